@@ -1,0 +1,2 @@
+//! What the XDP program and userspace share.
+#![no_std]

@@ -1,0 +1,83 @@
+//! The configuration: [`file`] is what a person writes, [`check`] finds every mistake in it, and
+//! [`Config`] is what the program uses, which cannot be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::exchange::{Limits, Timeouts};
+use crate::routing::{HostPattern, PathPattern};
+use crate::telemetry::access_log;
+use crate::{upstream, xdp};
+
+/// A checked configuration: every name resolved to an index, every value within its range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// CPUs to pin a worker to each, in order, at least one.
+    pub cores: Vec<usize>,
+    /// How long requests in flight get when the gateway stops.
+    pub drain_timeout: Duration,
+    /// Deadlines of an exchange.
+    pub timeouts: Timeouts,
+    /// Bounds of an exchange.
+    pub limits: Limits,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// Where and how requests are logged, if at all.
+    pub access_log: Option<access_log::Settings>,
+    /// The kernel program, if any.
+    pub xdp: Option<xdp::Settings>,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Named groups of endpoints; routes refer to them by position.
+    pub upstreams: Vec<upstream::Spec>,
+    /// At least one, in the order written.
+    pub routes: Vec<Route>,
+}
+
+/// One address clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Which hosts it serves.
+    pub host: HostPattern,
+    /// Which paths it serves.
+    pub path: PathPattern,
+    /// Position in [`Config::upstreams`].
+    pub upstream: usize,
+    /// Bytes of a request body, where the route has its own limit.
+    pub body_bytes: Option<u64>,
+}
+
+/// What the command line says; it wins over the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// `--cores`, as `runtime.cores`.
+    pub cores: Option<String>,
+    /// `--listen`: replaces every listener of the file.
+    pub listen: Vec<SocketAddr>,
+    /// `--upstream HOST:PORT`: one upstream of these endpoints serves every route of the file's place.
+    pub upstream: Vec<String>,
+    /// `--admin`: an address or `off`.
+    pub admin: Option<String>,
+    /// `--access-log`: `json`, `combined` or `off`, to standard output.
+    pub access_log: Option<String>,
+    /// `--xdp-interface`: replaces the file's.
+    pub xdp_interfaces: Vec<String>,
+    /// `--xdp-mode`.
+    pub xdp_mode: Option<xdp::Mode>,
+    /// `--xdp-enforce`.
+    pub xdp_enforce: bool,
+    /// `--conn-rate`: `50` or `50/s`.
+    pub conn_rate: Option<String>,
+    /// `--conn-burst`.
+    pub conn_burst: Option<u32>,
+    /// `--xdp-object`.
+    pub xdp_object: Option<PathBuf>,
+}

@@ -1,0 +1,16 @@
+//! The gateway as a library, so that tests and fuzzers reach its parts. `main.rs` only calls it.
+//!
+//! The modules stand in dependency order: each may use those above it and none below
+//! (`cargo xtask tidy` checks that). ARCHITECTURE.md walks one request through them.
+
+pub mod routing;
+pub mod telemetry;
+
+pub mod exchange;
+pub mod upstream;
+
+pub mod xdp;
+
+pub mod config;
+
+pub mod worker;

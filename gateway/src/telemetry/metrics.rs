@@ -1,0 +1,165 @@
+//! Counters with one writer each, summed when somebody asks. A worker never shares a cache line
+//! with another and never executes a locked instruction to count.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A number one thread changes and any thread may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread calls this, so a load and a store are enough.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes `n` away; for numbers that go down again, such as open connections.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The value now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Bucket bounds of every duration histogram, in microseconds; the last bucket is unbounded.
+pub const DURATION_BOUNDS_US: [u64; 14] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    5_000_000, 30_000_000,
+];
+
+/// How often durations fell into each bucket, and their sum.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// One more than the bounds: the last one holds what exceeds them all.
+    pub buckets: [Counter; DURATION_BOUNDS_US.len() + 1],
+    /// Microseconds in all.
+    pub sum_us: Counter,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn record(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < us);
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.add(1);
+        }
+        self.sum_us.add(us);
+    }
+}
+
+/// Why a deadline ended something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Deadline {
+    /// A request's head did not arrive in time.
+    Head,
+    /// A request's body stalled.
+    RequestBody,
+    /// A client stopped reading its response.
+    ResponseWrite,
+    /// An idle connection was closed.
+    KeepAlive,
+    /// An endpoint did not accept in time.
+    Connect,
+    /// An endpoint did not answer in time.
+    Response,
+    /// An endpoint's response body stalled.
+    ResponseBody,
+}
+
+impl Deadline {
+    /// Every deadline with its label value, in the order of the discriminants.
+    pub const LABELS: [&'static str; 7] = [
+        "head",
+        "request_body",
+        "response_write",
+        "keep_alive",
+        "connect",
+        "response",
+        "response_body",
+    ];
+}
+
+/// Everything one worker counts.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Worker {
+    /// Client connections accepted.
+    pub connections_accepted: Counter,
+    /// Client connections refused because a cap was reached.
+    pub connections_refused: Counter,
+    /// Client connections open now.
+    pub connections_open: Counter,
+    /// Requests in flight now.
+    pub requests_in_flight: Counter,
+    /// Finished requests by status code; index 0 counts those whose client got no status.
+    pub responses: Box<[Counter; 600]>,
+    /// Time from a request's head to the end of its response.
+    pub request_duration: Histogram,
+    /// Bytes read from clients.
+    pub downstream_bytes_in: Counter,
+    /// Bytes written to clients.
+    pub downstream_bytes_out: Counter,
+    /// Deadlines that passed, by [`Deadline`].
+    pub deadlines: [Counter; Deadline::LABELS.len()],
+    /// Requests refused by the HTTP parser before a route was looked up.
+    pub requests_rejected: Counter,
+    /// Tasks that panicked; each cost one connection.
+    pub panics: Counter,
+    /// Access log lines that found the writer's queue full.
+    pub access_log_dropped: Counter,
+    /// One per upstream, in the order of the configuration.
+    pub upstreams: Vec<Upstream>,
+}
+
+impl Worker {
+    /// A worker's counters at zero, with a row for each of `upstreams`.
+    pub fn new(upstreams: usize) -> Self {
+        Self {
+            connections_accepted: Counter::default(),
+            connections_refused: Counter::default(),
+            connections_open: Counter::default(),
+            requests_in_flight: Counter::default(),
+            responses: Box::new([const { Counter(AtomicU64::new(0)) }; 600]),
+            request_duration: Histogram::default(),
+            downstream_bytes_in: Counter::default(),
+            downstream_bytes_out: Counter::default(),
+            deadlines: Default::default(),
+            requests_rejected: Counter::default(),
+            panics: Counter::default(),
+            access_log_dropped: Counter::default(),
+            upstreams: (0..upstreams).map(|_| Upstream::default()).collect(),
+        }
+    }
+
+    /// Counts a deadline that passed.
+    pub fn deadline(&self, which: Deadline) {
+        if let Some(counter) = self.deadlines.get(which as usize) {
+            counter.add(1);
+        }
+    }
+}
+
+/// What one worker counts about one upstream.
+#[derive(Debug, Default)]
+pub struct Upstream {
+    /// Requests sent, tries included.
+    pub requests: Counter,
+    /// Connections opened.
+    pub connections: Counter,
+    /// Connections kept idle now.
+    pub connections_idle: Counter,
+    /// Attempts to connect that failed.
+    pub connect_failures: Counter,
+    /// Requests that failed after a connection stood.
+    pub failures: Counter,
+    /// Requests sent again because a kept connection had died.
+    pub retries: Counter,
+    /// Time from a request sent to its response's head.
+    pub response_duration: Histogram,
+}

@@ -1,0 +1,4 @@
+//! Numbers and lines about what happened. A leaf: every other module may use it.
+
+pub mod access_log;
+pub mod metrics;
