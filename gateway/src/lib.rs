@@ -3,6 +3,7 @@
 //! The modules stand in dependency order: each may use those above it and none below
 //! (`cargo xtask tidy` checks that). ARCHITECTURE.md walks one request through them.
 
+pub mod http;
 pub mod routing;
 pub mod telemetry;
 

@@ -1,0 +1,305 @@
+//! What of a message may pass: the only place where heads are rewritten, in both directions.
+//!
+//! A field is removed here if it describes one hop (RFC 9110 §7.6.1), if it frames a body, which
+//! the gateway frames anew, or if it claims to know the client, which only the gateway does.
+
+use bytes::{BufMut, BytesMut};
+
+use super::Reject;
+use super::encode::{decimal, field, reason, status_line};
+use super::framing::Framing;
+use super::head::{Field, Method, RequestHead, ResponseHead, Version, values};
+use super::headers::{Name, members};
+
+/// A head that may be sent to an origin. Only [`request`] makes one, so a head that was not
+/// cleaned cannot be sent.
+#[derive(Debug, Default)]
+pub struct UpstreamHead(BytesMut);
+
+impl UpstreamHead {
+    /// The bytes to send; a body or its first part may be appended.
+    pub fn into_bytes(self) -> BytesMut {
+        self.0
+    }
+}
+
+/// What the gateway knows about the client and tells the origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// The client's address without port, as text.
+    pub address: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+}
+
+/// Writes the head to send to the origin into `out`, which is cleared first.
+///
+/// # Errors
+/// When the request asks for something the gateway cannot pass on.
+pub fn request(
+    mut out: BytesMut,
+    head: &RequestHead,
+    bytes: &[u8],
+    framing: Framing,
+    client: Client<'_>,
+) -> Result<UpstreamHead, Reject> {
+    out.clear();
+    out.put_slice(head.method_name.of(bytes));
+    out.put_u8(b' ');
+    out.put_slice(head.target.path(bytes));
+    out.put_slice(head.target.query.of(bytes));
+    out.put_slice(b" HTTP/1.1\r\n");
+    let host = head.authority.map(|authority| authority.of(bytes)).unwrap_or_default();
+    field(&mut out, "host", host);
+    let nominated = Nominated::of(&head.fields, bytes);
+    for line in &head.fields {
+        match line.known {
+            Name::Other | Name::UserAgent | Name::Referer | Name::Date => {
+                nominated.pass(&mut out, line, bytes);
+            }
+            Name::Expect => {
+                if !line.value.of(bytes).eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Reject::Expectation);
+                }
+                // RFC 9110 §10.1.1: ignored from a 1.0 client; without a body there is nothing to
+                // continue with.
+                let body = !matches!(framing, Framing::Empty | Framing::Length(0));
+                if head.version == Version::Http11 && body {
+                    field(&mut out, "expect", b"100-continue");
+                }
+            }
+            Name::Connection
+            | Name::ContentLength
+            | Name::Forwarded
+            | Name::Host
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::Te
+            | Name::Trailer
+            | Name::TransferEncoding
+            | Name::Upgrade
+            | Name::XForwarded => {}
+        }
+    }
+    write_framing(&mut out, framing);
+    field(&mut out, "x-forwarded-for", client.address.as_bytes());
+    field(&mut out, "x-forwarded-proto", client.scheme.as_bytes());
+    field(&mut out, "x-forwarded-host", host);
+    let received = if head.version == Version::Http10 { "1.0 gateway" } else { "1.1 gateway" };
+    // RFC 9110 §7.6.3: after the Via fields already there, which have passed above.
+    field(&mut out, "via", received.as_bytes());
+    out.put_slice(b"\r\n");
+    Ok(UpstreamHead(out))
+}
+
+/// How a response is to be written to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseShape {
+    /// The framing towards the client, not that of the origin.
+    pub framing: Framing,
+    /// Whether the client's connection stays open afterwards.
+    pub persistent: bool,
+}
+
+/// Writes the head of a final response for the client into `out`, which is cleared first.
+pub fn response(
+    out: &mut BytesMut,
+    head: &ResponseHead,
+    bytes: &[u8],
+    shape: ResponseShape,
+    request: (Method, Version),
+    date: &[u8],
+) {
+    out.clear();
+    let nominated = begin_response(out, head, bytes);
+    let mut dated = false;
+    for line in &head.fields {
+        dated |= line.known == Name::Date;
+        pass_response_field(out, line, bytes, &nominated);
+    }
+    if !dated {
+        field(out, "date", date);
+    }
+    write_framing(out, shape.framing);
+    // RFC 9110 §9.3.2, §15.4.5: here Content-Length is about the body that was not sent.
+    if request.0 == Method::Head || head.status == 304 {
+        if let Some(length) = values(&head.fields, bytes, Name::ContentLength).next() {
+            field(out, "content-length", length);
+        }
+    }
+    match (shape.persistent, request.1) {
+        (false, _) => field(out, "connection", b"close"),
+        (true, Version::Http10) => field(out, "connection", b"keep-alive"),
+        (true, Version::Http11) => {}
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes an interim response (1xx) for the client into `out`, which is cleared first.
+pub fn interim_response(out: &mut BytesMut, head: &ResponseHead, bytes: &[u8]) {
+    out.clear();
+    let nominated = begin_response(out, head, bytes);
+    for line in &head.fields {
+        pass_response_field(out, line, bytes, &nominated);
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn begin_response<'a>(
+    out: &mut BytesMut,
+    head: &'a ResponseHead,
+    bytes: &'a [u8],
+) -> Nominated<'a> {
+    let text = match head.reason.of(bytes) {
+        [] => reason(head.status).as_bytes(),
+        text => text,
+    };
+    status_line(out, head.status, text);
+    Nominated::of(&head.fields, bytes)
+}
+
+fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated: &Nominated<'_>) {
+    match line.known {
+        Name::Connection
+        | Name::ContentLength
+        | Name::KeepAlive
+        | Name::ProxyConnection
+        | Name::Te
+        | Name::Trailer
+        | Name::TransferEncoding
+        | Name::Upgrade => {}
+        Name::Date
+        | Name::Expect
+        | Name::Forwarded
+        | Name::Host
+        | Name::Other
+        | Name::Referer
+        | Name::UserAgent
+        | Name::XForwarded => nominated.pass(out, line, bytes),
+    }
+}
+
+fn write_framing(out: &mut BytesMut, framing: Framing) {
+    match framing {
+        Framing::Length(length) => {
+            out.put_slice(b"content-length: ");
+            decimal(out, length);
+            out.put_slice(b"\r\n");
+        }
+        Framing::Chunked => field(out, "transfer-encoding", b"chunked"),
+        Framing::Empty | Framing::Close => {}
+    }
+}
+
+/// The fields a message's Connection field names: they are for this hop only (RFC 9110 §7.6.1).
+struct Nominated<'a> {
+    fields: &'a [Field],
+    bytes: &'a [u8],
+    any: bool,
+}
+
+impl<'a> Nominated<'a> {
+    fn of(fields: &'a [Field], bytes: &'a [u8]) -> Self {
+        let any = values(fields, bytes, Name::Connection).flat_map(members).any(|member| {
+            !member.eq_ignore_ascii_case(b"close") && !member.eq_ignore_ascii_case(b"keep-alive")
+        });
+        Self { fields, bytes, any }
+    }
+
+    /// Copies a field line unless the message's sender named it. What authenticates the client is
+    /// meant for the origin: naming it must not strip it.
+    fn pass(&self, out: &mut BytesMut, line: &Field, bytes: &[u8]) {
+        let name = line.name.of(bytes);
+        if self.any && self.has(name) {
+            return;
+        }
+        out.put_slice(name);
+        out.put_slice(b": ");
+        out.put_slice(line.value.of(bytes));
+        out.put_slice(b"\r\n");
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        const KEPT: [&[u8]; 2] = [b"authorization", b"cookie"];
+        !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept))
+            && values(self.fields, self.bytes, Name::Connection)
+                .flat_map(members)
+                .any(|member| member.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::{self, HeadLimits, Scan};
+    use super::super::{framing, head};
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 50 };
+
+    fn forwarded(text: &str) -> Result<String, Reject> {
+        let bytes = text.as_bytes();
+        let mut head = RequestHead::default();
+        assert!(parse::request(bytes, &mut Scan::default(), LIMITS, &mut head)?);
+        let framing = framing::request(&head, bytes)?;
+        let client = Client { address: "192.0.2.1", scheme: "http" };
+        let head = request(BytesMut::new(), &head, bytes, framing, client)?;
+        Ok(String::from_utf8(head.into_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn only_end_to_end_fields_pass() {
+        let sent = forwarded(
+            "POST http://a.test/x?y=%20 HTTP/1.1\r\nHost: ignored\r\nX-One: 1\r\n\
+             Connection: close, x-two\r\nX-Two: 2\r\nConnection: X-THREE, authorization\r\n\
+             x-three: 3\r\nAuthorization: Basic eA==\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+             Proxy-Connection: close\r\nUpgrade: h2c\r\nTrailer: x\r\nVia: 1.0 other\r\n\
+             X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nContent-Length: 3\r\n\r\n",
+        );
+        assert_eq!(
+            sent.unwrap(),
+            "POST /x?y=%20 HTTP/1.1\r\nhost: a.test\r\nX-One: 1\r\nAuthorization: Basic eA==\r\n\
+             Via: 1.0 other\r\ncontent-length: 3\r\nx-forwarded-for: 192.0.2.1\r\n\
+             x-forwarded-proto: http\r\nx-forwarded-host: a.test\r\nvia: 1.1 gateway\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn expectations() {
+        let with = |version, fields| {
+            forwarded(&format!("PUT / HTTP/{version}\r\nHost: a\r\n{fields}\r\n"))
+        };
+        let expect = "Expect: 100-Continue\r\nContent-Length: 3\r\n";
+        assert!(with("1.1", expect).unwrap().contains("expect: 100-continue\r\n"));
+        assert!(!with("1.0", expect).unwrap().contains("expect"));
+        assert!(!with("1.1", "Expect: 100-continue\r\n").unwrap().contains("expect"));
+        assert_eq!(with("1.1", "Expect: x\r\n"), Err(Reject::Expectation));
+    }
+
+    #[test]
+    fn a_response_is_framed_anew() {
+        let bytes = b"HTTP/1.0 200 \r\nServer: x\r\nContent-Length: 5\r\nConnection: x-a\r\n\
+            X-A: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
+        let mut parsed = head::ResponseHead::default();
+        assert_eq!(parse::response(bytes, &mut Scan::default(), LIMITS, &mut parsed), Ok(true));
+        let mut write = |method, version, framing, persistent| {
+            let mut out = BytesMut::new();
+            let shape = ResponseShape { framing, persistent };
+            response(&mut out, &parsed, bytes, shape, (method, version), b"now");
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        let start =
+            "HTTP/1.1 200 OK\r\nServer: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\ndate: now\r\n";
+        assert_eq!(
+            write(Method::Get, Version::Http11, Framing::Chunked, true),
+            format!("{start}transfer-encoding: chunked\r\n\r\n")
+        );
+        assert_eq!(
+            write(Method::Head, Version::Http10, Framing::Empty, true),
+            format!("{start}content-length: 5\r\nconnection: keep-alive\r\n\r\n")
+        );
+        assert_eq!(
+            write(Method::Get, Version::Http10, Framing::Close, false),
+            format!("{start}connection: close\r\n\r\n")
+        );
+    }
+}

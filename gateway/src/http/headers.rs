@@ -1,0 +1,150 @@
+//! Field names the gateway acts on, and the few pieces of field syntax it needs.
+
+/// A field name the gateway treats specially; every other field passes as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// RFC 9110 §7.6.1: names fields for this hop only.
+    Connection,
+    /// RFC 9112 §6.2.
+    ContentLength,
+    /// RFC 9110 §6.6.1.
+    Date,
+    /// RFC 9110 §10.1.1.
+    Expect,
+    /// RFC 7239: what proxies before us say about the client.
+    Forwarded,
+    /// RFC 9112 §3.2.
+    Host,
+    /// RFC 2068 §19.7.1: hop by hop.
+    KeepAlive,
+    /// What HTTP/1.0 proxies took for `Connection`: hop by hop.
+    ProxyConnection,
+    /// RFC 9110 §10.1.3; only copied into the access log.
+    Referer,
+    /// RFC 9110 §10.1.4: hop by hop.
+    Te,
+    /// RFC 9110 §6.6.2: describes trailers, which end here.
+    Trailer,
+    /// RFC 9112 §6.1.
+    TransferEncoding,
+    /// RFC 9110 §7.8: hop by hop.
+    Upgrade,
+    /// RFC 9110 §10.1.5; only copied into the access log.
+    UserAgent,
+    /// `X-Forwarded-For`, `-Host` and `-Proto`: the gateway writes its own.
+    XForwarded,
+    /// Everything else.
+    Other,
+}
+
+impl Name {
+    /// Finds out which name this is, whatever its case.
+    pub fn of(name: &[u8]) -> Self {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            2 if is("te") => Self::Te,
+            4 if is("host") => Self::Host,
+            4 if is("date") => Self::Date,
+            6 if is("expect") => Self::Expect,
+            7 if is("referer") => Self::Referer,
+            7 if is("trailer") => Self::Trailer,
+            7 if is("upgrade") => Self::Upgrade,
+            9 if is("forwarded") => Self::Forwarded,
+            10 if is("connection") => Self::Connection,
+            10 if is("user-agent") => Self::UserAgent,
+            10 if is("keep-alive") => Self::KeepAlive,
+            14 if is("content-length") => Self::ContentLength,
+            15 if is("x-forwarded-for") => Self::XForwarded,
+            16 if is("x-forwarded-host") => Self::XForwarded,
+            16 if is("proxy-connection") => Self::ProxyConnection,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            17 if is("x-forwarded-proto") => Self::XForwarded,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Strips optional whitespace, which is space and tab and nothing else (RFC 9110 §5.6.3); the
+/// standard library's trims take more.
+pub fn trim_ows(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The members of a comma-separated list, empty ones left out (RFC 9110 §5.6.1.2).
+pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim_ows).filter(|member| !member.is_empty())
+}
+
+/// Whether a byte may stand in a token, such as a method or a field name (RFC 9110 §5.6.2).
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// Whether a byte may stand in a field value: visible, space, tab or 0x80 and above
+/// (RFC 9110 §5.5).
+pub fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// One or more digits and nothing else; `None` also when the number exceeds 64 bits. Unlike
+/// `str::parse` it takes no sign.
+pub fn parse_digits(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        assert_eq!(Name::of(b"TRANSFER-encoding"), Name::TransferEncoding);
+        assert_eq!(Name::of(b"x-forwarded-FOR"), Name::XForwarded);
+        assert_eq!(Name::of(b"x-forwarded-by"), Name::Other);
+    }
+
+    #[test]
+    fn only_space_and_tab_are_whitespace() {
+        assert_eq!(trim_ows(b" \t a b\t "), b"a b");
+        assert_eq!(trim_ows(b"\x0bchunked"), b"\x0bchunked");
+        assert_eq!(trim_ows(b"\xa0chunked"), b"\xa0chunked");
+    }
+
+    #[test]
+    fn digits_take_no_sign_and_do_not_wrap() {
+        assert_eq!(parse_digits(b"0042"), Some(42));
+        assert_eq!(parse_digits(b"18446744073709551615"), Some(u64::MAX));
+        for bad in ["", "+5", "-1", "18446744073709551616", "5 ", "0x5", "5_0", "\u{665}"] {
+            assert_eq!(parse_digits(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Finds a whole head in a buffer and parses it, or says why it never will be one.
+//!
+//! The end of the head is looked for first, each byte once however the bytes arrive, and httparse
+//! runs over a complete head only. What httparse lets through and the RFC does not is checked here
+//! and in [`super::target`] and [`super::framing`].
+
+use std::mem::MaybeUninit;
+
+use super::Reject;
+use super::head::{Field, Method, RequestHead, ResponseHead, Span, Version};
+use super::headers::{Name, trim_ows};
+use super::target;
+
+/// The most fields a limit may allow; sizes an array on the stack.
+pub const FIELDS_MAX: usize = 1000;
+
+/// Bounds of one head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes, start line and empty line included.
+    pub bytes: usize,
+    /// Field lines, at most [`FIELDS_MAX`].
+    pub fields: usize,
+}
+
+/// How far the search for the end of a head has come. One per head, kept between reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scan {
+    seen: usize,
+    line_start: usize,
+    lines: usize,
+}
+
+impl Scan {
+    /// The length of the head that `bytes` begins with, if all of it is there.
+    fn find_end(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, Reject> {
+        while let Some(at) =
+            memchr::memchr(b'\n', bytes.get(self.seen..).unwrap_or_default()).map(|n| self.seen + n)
+        {
+            // RFC 9112 §2.2 allows taking a bare LF for a line end; peers that do disagree with
+            // those that don't, so we refuse it.
+            let before = at.checked_sub(1).and_then(|index| bytes.get(index));
+            if before != Some(&b'\r') {
+                return Err(Reject::Malformed("line feed without carriage return"));
+            }
+            self.seen = at + 1;
+            if self.seen > limits.bytes {
+                return Err(self.too_large());
+            }
+            let line_is_empty = at - 1 == self.line_start;
+            if line_is_empty {
+                return Ok(Some(self.seen));
+            }
+            self.line_start = self.seen;
+            self.lines += 1;
+        }
+        self.seen = bytes.len();
+        if bytes.len() >= limits.bytes { Err(self.too_large()) } else { Ok(None) }
+    }
+
+    fn too_large(self) -> Reject {
+        if self.lines == 0 { Reject::TargetTooLong } else { Reject::HeadTooLarge }
+    }
+}
+
+/// How many empty lines before a request line are ignored (RFC 9112 §2.2 asks for at least one).
+const EMPTY_LINES_MAX: usize = 4;
+
+/// The number of bytes of empty lines that `bytes` begins with and that a server ignores before a
+/// request line.
+pub fn empty_lines(bytes: &[u8]) -> usize {
+    let lines = bytes.chunks_exact(2).take(EMPTY_LINES_MAX).take_while(|pair| *pair == b"\r\n");
+    2 * lines.count()
+}
+
+/// Parses a request's head at the start of `bytes`; `false` means that more bytes are needed.
+///
+/// # Errors
+/// When no further bytes can make it a head this gateway takes.
+pub fn request(
+    bytes: &[u8],
+    scan: &mut Scan,
+    limits: HeadLimits,
+    head: &mut RequestHead,
+) -> Result<bool, Reject> {
+    let Some(len) = scan.find_end(bytes, limits)? else { return Ok(false) };
+    let bytes = bytes.get(..len).unwrap_or_default();
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let fields_max = limits.fields.min(FIELDS_MAX);
+    let status = parsed
+        .parse_with_uninit_headers(bytes, fields.get_mut(..fields_max).unwrap_or_default())
+        .map_err(|error| reject(error, bytes))?;
+    let (httparse::Status::Complete(_), Some(method), Some(text)) =
+        (status, parsed.method, parsed.path)
+    else {
+        return Err(Reject::Malformed("incomplete head"));
+    };
+    head.len = len;
+    head.method = Method::of(method.as_bytes());
+    head.method_name = Span::locate(bytes, method.as_bytes());
+    head.target_text = Span::locate(bytes, text.as_bytes());
+    head.version = version(parsed.version);
+    collect(parsed.headers, bytes, &mut head.fields);
+    head.target = target::parse(head.method, head.target_text, bytes)?;
+    head.authority = authority(head, bytes)?;
+    Ok(true)
+}
+
+/// RFC 9112 §3.2: exactly one valid Host field in HTTP/1.1, at most one in 1.0; an authority in the
+/// target replaces its value but does not excuse it.
+fn authority(head: &RequestHead, bytes: &[u8]) -> Result<Option<Span>, Reject> {
+    let mut hosts = head.fields.iter().filter(|field| field.known == Name::Host);
+    let host = hosts.next().map(|field| field.value);
+    if hosts.next().is_some() {
+        return Err(Reject::Malformed("more than one Host field"));
+    }
+    if host.is_none() && head.version == Version::Http11 {
+        return Err(Reject::Malformed("no Host field"));
+    }
+    for authority in [host, head.target.authority].into_iter().flatten() {
+        target::host(authority.of(bytes))?;
+    }
+    Ok(head.target.authority.or(host))
+}
+
+/// Parses a response's head at the start of `bytes`; `false` means that more bytes are needed.
+///
+/// # Errors
+/// When no further bytes can make it the head of a response.
+pub fn response(
+    bytes: &[u8],
+    scan: &mut Scan,
+    limits: HeadLimits,
+    head: &mut ResponseHead,
+) -> Result<bool, Reject> {
+    let Some(len) = scan.find_end(bytes, limits)? else { return Ok(false) };
+    let bytes = bytes.get(..len).unwrap_or_default();
+    // httparse skips empty lines here; behind a response they are the start of a desynchronised
+    // stream.
+    if !bytes.starts_with(b"HTTP/") {
+        return Err(Reject::Malformed("not a status line"));
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let fields_max = limits.fields.min(FIELDS_MAX);
+    let status = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(
+            &mut parsed,
+            bytes,
+            fields.get_mut(..fields_max).unwrap_or_default(),
+        )
+        .map_err(|error| reject(error, bytes))?;
+    let (httparse::Status::Complete(_), Some(code @ 100..=599)) = (status, parsed.code) else {
+        return Err(Reject::Malformed("status code out of range"));
+    };
+    head.len = len;
+    head.status = code;
+    head.reason = match parsed.reason {
+        Some(reason) if !reason.is_empty() => Span::locate(bytes, reason.as_bytes()),
+        _ => Span::default(),
+    };
+    head.version = version(parsed.version);
+    collect(parsed.headers, bytes, &mut head.fields);
+    Ok(true)
+}
+
+fn collect(parsed: &[httparse::Header<'_>], bytes: &[u8], fields: &mut Vec<Field>) {
+    fields.clear();
+    fields.extend(parsed.iter().map(|field| Field {
+        known: Name::of(field.name.as_bytes()),
+        name: Span::locate(bytes, field.name.as_bytes()),
+        value: Span::locate(bytes, trim_ows(field.value)),
+    }));
+}
+
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(0) { Version::Http10 } else { Version::Http11 }
+}
+
+fn reject(error: httparse::Error, bytes: &[u8]) -> Reject {
+    use httparse::Error;
+    match error {
+        Error::TooManyHeaders => Reject::HeadTooLarge,
+        Error::Version if ends_with_version(bytes) => Reject::Version,
+        Error::HeaderName => Reject::Malformed("invalid field name"),
+        Error::HeaderValue => Reject::Malformed("invalid field value"),
+        Error::NewLine => Reject::Malformed("invalid line end"),
+        Error::Status => Reject::Malformed("invalid status line"),
+        Error::Token | Error::Version => Reject::Malformed("invalid request line"),
+    }
+}
+
+/// Whether the request line ends in a well-formed version, so that 505 is the right answer and
+/// not 400. That includes HTTP/1.2 and above, which nobody has defined.
+fn ends_with_version(bytes: &[u8]) -> bool {
+    let line = memchr::memchr(b'\r', bytes).and_then(|end| bytes.get(..end)).unwrap_or_default();
+    let parts = line.iter().filter(|byte| **byte == b' ').count() + 1;
+    parts == 3
+        && matches!(
+            line.last_chunk(),
+            Some([b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+                if major.is_ascii_digit() && minor.is_ascii_digit()
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 8 };
+
+    fn parse(text: &str) -> Result<RequestHead, Reject> {
+        let mut head = RequestHead::default();
+        match request(text.as_bytes(), &mut Scan::default(), LIMITS, &mut head) {
+            Ok(true) => Ok(head),
+            Ok(false) => panic!("partial: {text:?}"),
+            Err(reject) => Err(reject),
+        }
+    }
+
+    #[test]
+    fn a_head_is_taken_apart_without_copying() {
+        let text = "POST /a?b HTTP/1.1\r\nHost: x.test:81\r\nA:  b c \r\n\r\nbody";
+        let head = parse(text).unwrap();
+        let bytes = text.as_bytes();
+        assert_eq!(head.len, text.len() - 4);
+        assert_eq!(head.method_name.of(bytes), b"POST");
+        assert_eq!(head.target.path(bytes), b"/a");
+        assert_eq!(head.target.query.of(bytes), b"?b");
+        assert_eq!(head.authority.unwrap().of(bytes), b"x.test:81");
+        assert_eq!(head.fields[1].value.of(bytes), b"b c");
+    }
+
+    #[test]
+    fn every_split_gives_the_same_result() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n\r\n";
+        let mut scan = Scan::default();
+        let mut head = RequestHead::default();
+        for end in 1..text.len() {
+            assert_eq!(request(&text[..end], &mut scan, LIMITS, &mut head), Ok(false));
+        }
+        assert_eq!(request(text, &mut scan, LIMITS, &mut head), Ok(true));
+        assert_eq!(head.len, text.len());
+    }
+
+    #[test]
+    fn what_breaks_the_grammar_is_refused() {
+        for bad in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n d\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nB: \0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+            "GET / http/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.x\r\nHost: a\r\n\r\n",
+            "GET /\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\n\r\n",
+            "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(matches!(parse(bad), Err(Reject::Malformed(_))), "{bad:?}: {:?}", parse(bad));
+        }
+    }
+
+    #[test]
+    fn each_limit_has_its_status() {
+        let long = "a".repeat(2000);
+        let many = "A: b\r\n".repeat(9);
+        for (bad, status) in [
+            (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
+            (format!("GET / HTTP/1.1\r\nHost: {long}\r\n\r\n"), 431),
+            (format!("GET / HTTP/1.1\r\n{many}\r\n"), 431),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(), 505),
+            ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n".into(), 501),
+        ] {
+            assert_eq!(parse(&bad).unwrap_err().status(), status, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_with_an_empty_line_before_it_is_refused() {
+        let mut head = ResponseHead::default();
+        let text = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
+        assert_eq!(response(text, &mut Scan::default(), LIMITS, &mut head), Ok(true));
+        assert_eq!((head.status, head.reason.of(text)), (200, &b"OK"[..]));
+        for bad in [
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 099 x\r\n\r\n",
+            "HTTP/1.1 600 x\r\n\r\n",
+            "HTTP/2 200\r\n\r\n",
+            "200 OK\r\n\r\n",
+        ] {
+            let result = response(bad.as_bytes(), &mut Scan::default(), LIMITS, &mut head);
+            assert!(result.is_err(), "{bad:?}");
+        }
+    }
+}
