@@ -3,15 +3,21 @@
 //! The modules stand in dependency order: each may use those above it and none below
 //! (`cargo xtask tidy` checks that). ARCHITECTURE.md walks one request through them.
 
+pub mod sys;
+
 pub mod http;
 pub mod routing;
 pub mod telemetry;
 
+pub mod net;
+
 pub mod exchange;
 pub mod upstream;
 
+pub mod action;
 pub mod xdp;
 
 pub mod config;
 
+pub mod downstream;
 pub mod worker;

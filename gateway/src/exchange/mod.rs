@@ -1,6 +1,54 @@
 //! What one request and its response are made of: who asked, what it may cost, how it ended.
 
+#![expect(clippy::disallowed_types, reason = "counters are read by the control thread")]
+
+pub mod context;
+pub mod error;
+pub mod responder;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+pub use context::{Context, Request};
+pub use error::{Error, Side};
+pub use responder::{Responder, ResponseWriter};
+
+use crate::http::encode::DateCache;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::parse::HeadLimits;
+use crate::net::{Buffers, Deadlines};
+use crate::telemetry::metrics;
+
+/// What a worker lends to each of its exchanges.
+pub struct Resources {
+    /// Buffers to read into.
+    pub buffers: Buffers,
+    /// Heads to parse into, kept for their memory.
+    pub request_heads: RefCell<Vec<RequestHead>>,
+    /// Heads to parse into, kept for their memory.
+    pub response_heads: RefCell<Vec<ResponseHead>>,
+    /// The deadlines of the worker's sockets.
+    pub deadlines: Rc<Deadlines>,
+    /// The value of Date fields.
+    pub date: RefCell<DateCache>,
+    /// How long each step may take.
+    pub timeouts: Timeouts,
+    /// How large each part may be.
+    pub limits: Limits,
+    /// What the worker counts.
+    pub metrics: Arc<metrics::Worker>,
+    /// Whether the worker is to end: no connection is kept any more.
+    pub draining: Cell<bool>,
+}
+
+impl Resources {
+    /// The bounds of a head.
+    pub fn head_limits(&self) -> HeadLimits {
+        HeadLimits { bytes: self.limits.head_bytes, fields: self.limits.fields }
+    }
+}
 
 /// How long each step of an exchange may take. Every one of them ends in a defined answer or a
 /// closed connection; none can be switched off.

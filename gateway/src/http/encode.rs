@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
 
+use super::head::Version;
+
 /// The usual reason phrase of a status (RFC 9110 §15), or an empty one.
 pub fn reason(status: u16) -> &'static str {
     match status {
@@ -100,25 +102,46 @@ impl ChunkSize {
     }
 }
 
+/// Writes the Connection field, where one is needed: closing is said, and so is keeping open to a
+/// client of HTTP/1.0, which would not expect it (RFC 9112 §9.3).
+pub fn connection(out: &mut BytesMut, persistent: bool, version: Version) {
+    match (persistent, version) {
+        (false, _) => field(out, "connection", b"close"),
+        (true, Version::Http10) => field(out, "connection", b"keep-alive"),
+        (true, Version::Http11) => {}
+    }
+}
+
+/// An answer of the gateway's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// 400 to 599.
+    pub status: u16,
+    /// Whether the connection stays open afterwards.
+    pub persistent: bool,
+    /// The version the client speaks.
+    pub version: Version,
+    /// False in answer to HEAD.
+    pub with_body: bool,
+}
+
 /// Writes a whole answer of the gateway's own: status, date, and the reason as plain text.
-pub fn answer(out: &mut BytesMut, status: u16, date: &[u8], close: bool, body: bool) {
-    let reason = reason(status);
-    status_line(out, status, reason.as_bytes());
+pub fn answer(out: &mut BytesMut, answer: Answer, date: &[u8]) {
+    let reason = reason(answer.status);
+    status_line(out, answer.status, reason.as_bytes());
     field(out, "date", date);
     field(out, "content-type", b"text/plain; charset=utf-8");
     out.put_slice(b"content-length: ");
     // "404 Not Found\n"
     decimal(out, reason.len() as u64 + 5);
     out.put_slice(b"\r\n");
-    if status == 503 {
+    if answer.status == 503 {
         field(out, "retry-after", b"1");
     }
-    if close {
-        field(out, "connection", b"close");
-    }
+    connection(out, answer.persistent, answer.version);
     out.put_slice(b"\r\n");
-    if body {
-        decimal(out, u64::from(status));
+    if answer.with_body {
+        decimal(out, u64::from(answer.status));
         out.put_u8(b' ');
         out.put_slice(reason.as_bytes());
         out.put_u8(b'\n');
@@ -182,7 +205,9 @@ mod tests {
     fn an_answer_is_as_long_as_it_says() {
         for status in (400..=431).chain(500..=505) {
             let mut out = BytesMut::new();
-            answer(&mut out, status, b"today", true, true);
+            let version = Version::Http11;
+            let about = Answer { status, persistent: false, version, with_body: true };
+            answer(&mut out, about, b"today");
             let text = str::from_utf8(&out).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{text}");

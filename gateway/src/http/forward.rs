@@ -6,8 +6,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::Reject;
-use super::encode::{decimal, field, reason, status_line};
-use super::framing::Framing;
+use super::encode::{connection, decimal, field, reason, status_line};
+use super::framing::{Framing, content_length};
 use super::head::{Field, Method, RequestHead, ResponseHead, Version, values};
 use super::headers::{Name, members};
 
@@ -122,16 +122,12 @@ pub fn response(
     }
     write_framing(out, shape.framing);
     // RFC 9110 §9.3.2, §15.4.5: here Content-Length is about the body that was not sent.
-    if request.0 == Method::Head || head.status == 304 {
-        if let Some(length) = values(&head.fields, bytes, Name::ContentLength).next() {
-            field(out, "content-length", length);
-        }
+    if (request.0 == Method::Head || head.status == 304)
+        && let Ok(Some(length)) = content_length(head, bytes)
+    {
+        write_framing(out, Framing::Length(length));
     }
-    match (shape.persistent, request.1) {
-        (false, _) => field(out, "connection", b"close"),
-        (true, Version::Http10) => field(out, "connection", b"keep-alive"),
-        (true, Version::Http11) => {}
-    }
+    connection(out, shape.persistent, request.1);
     out.put_slice(b"\r\n");
 }
 
@@ -281,7 +277,7 @@ mod tests {
             X-A: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
         let mut parsed = head::ResponseHead::default();
         assert_eq!(parse::response(bytes, &mut Scan::default(), LIMITS, &mut parsed), Ok(true));
-        let mut write = |method, version, framing, persistent| {
+        let write = |method, version, framing, persistent| {
             let mut out = BytesMut::new();
             let shape = ResponseShape { framing, persistent };
             response(&mut out, &parsed, bytes, shape, (method, version), b"now");

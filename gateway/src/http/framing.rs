@@ -49,26 +49,12 @@ pub fn request(head: &RequestHead, bytes: &[u8]) -> Result<Framing, Reject> {
 /// # Errors
 /// When the fields contradict each other or name a transfer coding other than chunked.
 pub fn response(method: Method, head: &ResponseHead, bytes: &[u8]) -> Result<Framing, Reject> {
+    let length = content_length(head, bytes)?;
     // RFC 9112 §6.3, first rule: these have no body whatever the fields say.
     if method == Method::Head || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(Framing::Empty);
     }
     let chunked = is_chunked(values(&head.fields, bytes, Name::TransferEncoding))?;
-    // Equal lengths, as several lines or as one list, mean one (RFC 9110 §8.6).
-    let mut length = None;
-    for value in values(&head.fields, bytes, Name::ContentLength) {
-        let mut numbers = members(value).peekable();
-        if numbers.peek().is_none() {
-            return Err(Reject::Malformed("invalid Content-Length"));
-        }
-        for number in numbers {
-            let number = parse_digits(number).ok_or(Reject::Malformed("invalid Content-Length"))?;
-            if length.is_some_and(|length| length != number) {
-                return Err(Reject::Malformed("differing Content-Length"));
-            }
-            length = Some(number);
-        }
-    }
     match (chunked, length) {
         (true, Some(_)) => Err(Reject::Malformed("both Transfer-Encoding and Content-Length")),
         (true, None) if head.version == Version::Http10 => {
@@ -78,6 +64,28 @@ pub fn response(method: Method, head: &ResponseHead, bytes: &[u8]) -> Result<Fra
         (false, Some(length)) => Ok(Framing::Length(length)),
         (false, None) => Ok(Framing::Close),
     }
+}
+
+/// The length a response declares, which is not that of its body where it has none. Equal lengths,
+/// as several lines or as one list, mean one (RFC 9110 §8.6).
+///
+/// # Errors
+/// When it is no number or there are two.
+pub fn content_length(head: &ResponseHead, bytes: &[u8]) -> Result<Option<u64>, Reject> {
+    const INVALID: Reject = Reject::Malformed("invalid Content-Length");
+    let mut length = None;
+    for value in values(&head.fields, bytes, Name::ContentLength) {
+        let mut numbers = members(value).map(parse_digits).peekable();
+        numbers.peek().ok_or(INVALID)?;
+        for number in numbers {
+            let number = number.ok_or(INVALID)?;
+            if length.is_some_and(|length| length != number) {
+                return Err(Reject::Malformed("differing Content-Length"));
+            }
+            length = Some(number);
+        }
+    }
+    Ok(length)
 }
 
 /// Whether the Transfer-Encoding fields say chunked, alone; false when there are none.

@@ -32,6 +32,11 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Whether no line has been seen yet.
+    pub fn is_at_start(&self) -> bool {
+        self.lines == 0
+    }
+
     /// The length of the head that `bytes` begins with, if all of it is there.
     fn find_end(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, Reject> {
         while let Some(at) =

@@ -180,7 +180,9 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Reject> {
 mod tests {
     use super::*;
 
-    fn target(method: Method, text: &str) -> Result<(Vec<u8>, Vec<u8>, Option<Vec<u8>>), Reject> {
+    type Parts = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
+    fn target(method: Method, text: &str) -> Result<Parts, Reject> {
         let bytes = text.as_bytes();
         let target = parse(method, Span::new(0, bytes.len()), bytes)?;
         Ok((

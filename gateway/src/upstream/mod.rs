@@ -1,6 +1,21 @@
 //! Named groups of endpoints, and the connections a worker keeps to them.
 
+#![expect(clippy::disallowed_types, reason = "counters are read by the control thread")]
+
+mod balance;
+mod pool;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::exchange::Error;
+use crate::net::{Deadlines, Stream};
+use crate::telemetry::metrics;
+use balance::RoundRobin;
+use pool::Endpoint;
 
 /// One upstream as configured. Addresses come later: control resolves names before a worker starts.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,4 +37,115 @@ pub struct EndpointSpec {
     pub host: String,
     /// Never 0.
     pub port: u16,
+}
+
+/// What all endpoints of one upstream have in common on one worker.
+pub struct Settings {
+    /// Idle connections kept per endpoint.
+    pub idle_connections: usize,
+    /// How long one of them may idle.
+    pub idle_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// The worker's deadlines.
+    pub deadlines: Rc<Deadlines>,
+    /// The worker's counters.
+    pub counters: Arc<metrics::Worker>,
+    /// Which of [`metrics::Worker::upstreams`] is this one's.
+    pub index: usize,
+    /// Counts for an upstream that the counters have no row for.
+    pub spare: metrics::Upstream,
+}
+
+impl Settings {
+    fn metrics(&self) -> &metrics::Upstream {
+        self.counters.upstreams.get(self.index).unwrap_or(&self.spare)
+    }
+}
+
+/// One upstream as a worker uses it.
+pub struct Upstream {
+    /// What routes call it.
+    pub name: Rc<str>,
+    endpoints: Vec<Rc<Endpoint>>,
+    balance: RoundRobin,
+    settings: Rc<Settings>,
+}
+
+impl Upstream {
+    /// An upstream without connections that asks the endpoint `first` first.
+    pub fn new(name: &str, addresses: &[SocketAddr], first: usize, settings: Settings) -> Self {
+        let settings = Rc::new(settings);
+        Self {
+            name: name.into(),
+            endpoints: addresses
+                .iter()
+                .map(|address| Endpoint::new(*address, Rc::clone(&settings)))
+                .collect(),
+            balance: RoundRobin::new(first),
+            settings,
+        }
+    }
+
+    /// What this worker counts about it.
+    pub fn metrics(&self) -> &metrics::Upstream {
+        self.settings.metrics()
+    }
+
+    /// A connection to the endpoint whose turn it is, or to the next one that accepts. A kept one
+    /// is taken unless `fresh` is asked for.
+    ///
+    /// # Errors
+    /// When none accepts.
+    pub async fn checkout(&self, fresh: bool) -> Result<Lease, Error> {
+        let mut error = Error::Unavailable;
+        for index in self.balance.order(self.endpoints.len()) {
+            let Some(endpoint) = self.endpoints.get(index) else { continue };
+            if !fresh && let Some(stream) = endpoint.take() {
+                return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: true });
+            }
+            let Settings { connect_timeout, deadlines, .. } = &*self.settings;
+            match Stream::connect(endpoint.address, *connect_timeout, deadlines).await {
+                Ok(stream) => {
+                    self.metrics().connections.add(1);
+                    return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: false });
+                }
+                Err(failure) => {
+                    self.metrics().connect_failures.add(1);
+                    if failure.kind() == io::ErrorKind::TimedOut {
+                        self.settings.counters.deadline(metrics::Deadline::Connect);
+                        error = Error::ConnectTimeout;
+                    }
+                    tracing::debug!(upstream = &*self.name, endpoint = %endpoint.address, %failure, "connect failed");
+                }
+            }
+        }
+        Err(error)
+    }
+}
+
+/// A connection to an endpoint for one exchange. Dropping it closes the connection.
+pub struct Lease {
+    /// The connection.
+    pub stream: Stream,
+    endpoint: Rc<Endpoint>,
+    reused: bool,
+}
+
+impl Lease {
+    /// Whether the connection has served an exchange before, so that it may have died unseen.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// The endpoint's address.
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// Keeps the connection for another exchange. Only for one whose request went out whole, whose
+    /// response came in whole, and behind which nothing came.
+    pub fn release(self) {
+        self.endpoint.keep(self.stream);
+    }
 }

@@ -2,14 +2,32 @@
 
 #![expect(clippy::disallowed_types, reason = "a worker's parts are handed over by another thread")]
 
+mod accept;
 pub mod mailbox;
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
+
+use futures_util::future::{join_all, select};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::Config;
+use crate::downstream::{Route, Shared};
+use crate::exchange::Resources;
+use crate::net::rt::{self, Bell};
+use crate::net::{Buffers, Deadlines, Listener};
+use crate::routing::Table;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
+use crate::upstream::{self, Upstream};
+use accept::Door;
 use mailbox::{Event, Handle};
 
 /// What control hands to a worker when it starts.
@@ -31,13 +49,111 @@ pub struct Spec {
     /// Client connections this worker may hold open.
     pub connections_max: usize,
     /// Called on the worker's thread for each event; must not block.
-    pub events: Box<dyn Fn(Event) + Send>,
+    pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
 /// Starts a worker's thread.
 ///
 /// # Errors
 /// When the thread cannot be started. What fails later arrives as [`Event::Died`].
-pub fn start(_spec: Spec) -> io::Result<Handle> {
-    Err(io::ErrorKind::Unsupported.into())
+pub fn start(spec: Spec) -> io::Result<Handle> {
+    let (handle, inbox) = Handle::new()?;
+    let name = format!("worker-{}", spec.index);
+    thread::Builder::new().name(name).spawn(move || main(spec, inbox))?;
+    Ok(handle)
+}
+
+/// A worker's life. However it ends, control hears of it: a member of a SO_REUSEPORT group that
+/// nobody serves would swallow its share of the connections.
+fn main(spec: Spec, inbox: UnixStream) {
+    let (worker, events) = (spec.index, Arc::clone(&spec.events));
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| {
+        pin_to(spec.core)?;
+        rt::run(serve(spec, inbox))?
+    }));
+    events(match ended {
+        Ok(Ok(())) => Event::Drained { worker },
+        Ok(Err(error)) => Event::Died { worker, reason: error.to_string() },
+        Err(_) => Event::Died { worker, reason: "it panicked".to_owned() },
+    });
+}
+
+fn pin_to(core: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(core);
+    sched_setaffinity(None, &cpus).map_err(|error| {
+        io::Error::other(format!("cannot run on CPU {core}: {}", io::Error::from(error)))
+    })
+}
+
+/// Accepts and serves until told to drain, then until the last connection has ended.
+async fn serve(spec: Spec, inbox: UnixStream) -> io::Result<()> {
+    let bell = Bell::new(inbox)?;
+    let listeners: Vec<Listener> =
+        spec.listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
+    let shared = shared(&spec.config, &spec.endpoints, spec.index, spec.metrics, spec.access_log);
+    let deadlines = Rc::clone(&shared.resources.deadlines);
+    rt::spawn(Rc::clone(&deadlines).run(), || {});
+    tracing::debug!(worker = spec.index, core = spec.core, driver = rt::driver(), "worker started");
+    (spec.events)(Event::Listening { worker: spec.index });
+
+    let door = Rc::new(Door::new(Rc::clone(&shared), spec.connections_max));
+    let accepting = join_all(listeners.iter().map(|listener| door.accept_from(listener)));
+    select(pin!(accepting), pin!(bell.rung())).await;
+
+    shared.resources.draining.set(true);
+    // What has queued by now was promised a connection; closing the socket would reset it.
+    for listener in listeners {
+        door.accept_queued(&listener);
+    }
+    deadlines.expire_idle();
+    door.closed().await;
+    shared.flush_log();
+    Ok(())
+}
+
+/// What the connections of a worker share, as the configuration asks for it.
+fn shared(
+    config: &Config,
+    endpoints: &[Vec<SocketAddr>],
+    worker: usize,
+    metrics: Arc<metrics::Worker>,
+    access_log: Option<access_log::Sender>,
+) -> Rc<Shared> {
+    let deadlines = Deadlines::new();
+    let upstreams = config.upstreams.iter().zip(endpoints).enumerate();
+    let upstreams = upstreams.map(|(index, (spec, addresses))| {
+        let settings = upstream::Settings {
+            idle_connections: spec.idle_connections,
+            idle_timeout: spec.idle_timeout,
+            connect_timeout: config.timeouts.connect,
+            deadlines: Rc::clone(&deadlines),
+            counters: Arc::clone(&metrics),
+            index,
+            spare: metrics::Upstream::default(),
+        };
+        Upstream::new(&spec.name, addresses, worker, settings)
+    });
+    let routes = config.routes.iter().map(|route| {
+        let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
+        let target = Route { upstream: route.upstream, body_bytes_max };
+        (route.host.clone(), route.path.clone(), target)
+    });
+    Rc::new(Shared {
+        upstreams: upstreams.collect(),
+        routes: Table::new(routes),
+        access_log: access_log
+            .map(|sender| RefCell::new(AccessLog::new(sender, Arc::clone(&metrics)))),
+        resources: Resources {
+            buffers: Buffers::new(config.limits.head_bytes),
+            request_heads: RefCell::default(),
+            response_heads: RefCell::default(),
+            deadlines,
+            date: RefCell::default(),
+            timeouts: config.timeouts.clone(),
+            limits: config.limits.clone(),
+            metrics,
+            draining: Cell::new(false),
+        },
+    })
 }

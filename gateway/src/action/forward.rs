@@ -1,0 +1,214 @@
+//! Passes a request on to an endpoint and its response back.
+//!
+//! A request without a body, or whose body came along with its head, goes out in one write, and the
+//! response is read after it. Otherwise upload and response run side by side, because an endpoint
+//! may answer before it has read everything.
+
+use std::cell::Cell;
+use std::io;
+use std::mem;
+use std::pin::pin;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use futures_util::future::{Either, select};
+
+use super::relay::Body;
+use super::response::{Ended, Response};
+use crate::exchange::context::add;
+use crate::exchange::{Context, Error, Request, Resources, Responder, Side};
+use crate::http::forward::{self, Client};
+use crate::net::{Buffer, Deadline, Reader, Writer};
+use crate::telemetry::metrics;
+use crate::upstream::{Lease, Upstream};
+
+/// How a forwarded exchange left the client's connection.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// Whether the response promised the client that its connection stays open.
+    pub persistent: bool,
+    /// Bytes of the next request that were read with the end of this one's body.
+    pub surplus: BytesMut,
+}
+
+/// Forwards `request`. The client's `reader` gives the rest of its body. `responder` is used up as
+/// soon as a response begins: if it is still there after a failure, the client can be told.
+///
+/// # Errors
+/// Whatever ended the exchange before its response was whole.
+pub async fn forward(
+    resources: &Resources,
+    upstream: &Upstream,
+    request: &Request<'_>,
+    body_bytes_max: u64,
+    reader: &mut Reader,
+    responder: &mut Option<Responder<'_>>,
+    context: &Context,
+) -> Result<Forwarded, Error> {
+    let body = Body::new(request.framing, request.framing);
+    let surplus = BytesMut::new();
+    let mut upload = Upload { resources, request, context, body, body_bytes_max, surplus };
+    let mut out = upload.begin()?;
+    let mut fresh = false;
+    let result = loop {
+        let mut lease = upstream.checkout(fresh).await?;
+        context.endpoint.set(Some(lease.address()));
+        upstream.metrics().requests.add(1);
+        let head_by = Cell::new(Deadline::NEVER);
+        let response = Response {
+            resources,
+            request,
+            context,
+            metrics: upstream.metrics(),
+            head_by: &head_by,
+        };
+        match exchange(&mut lease, &mut out, &mut upload, &response, reader, responder).await {
+            Ok(ended) => {
+                if ended.reusable && !resources.draining.get() {
+                    lease.release();
+                }
+                break Ok(ended.persistent);
+            }
+            Err(error) if error.is_retry_safe() && !fresh => {
+                upstream.metrics().retries.add(1);
+                fresh = true;
+            }
+            Err(error) => {
+                let failed = error.side() == Side::Upstream;
+                upstream.metrics().failures.add(u64::from(failed));
+                break Err(error);
+            }
+        }
+    };
+    resources.buffers.give_head(out);
+    result.map(|persistent| Forwarded { persistent, surplus: upload.surplus })
+}
+
+/// One try on one connection.
+async fn exchange(
+    lease: &mut Lease,
+    out: &mut Buffer,
+    upload: &mut Upload<'_, '_>,
+    response: &Response<'_, '_>,
+    reader: &mut Reader,
+    responder: &mut Option<Responder<'_>>,
+) -> Result<Ended, Error> {
+    let Upload { resources, request, context, .. } = *upload;
+    let sent_at_once = upload.body.is_done();
+    // Only what may be processed twice may be sent twice (RFC 9110 §9.2.2), and only what is still
+    // here can be.
+    let may_be_stale = lease.is_reused() && sent_at_once && request.head.method.is_idempotent();
+    let stream = &mut lease.stream;
+    let sent = match stream.writer.write_all(out, resources.timeouts.body).await {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            return Err(Error::ResponseTimeout);
+        }
+        // An endpoint that closed may still have answered before.
+        sent => sent.is_ok(),
+    };
+    let request_sent = || {
+        context.sent_at.set(Some(Instant::now()));
+        let by = resources.deadlines.after(resources.timeouts.response);
+        response.head_by.set(by);
+        by
+    };
+    if sent_at_once || !sent {
+        request_sent();
+        let ended = response.relay(&mut stream.reader, responder).await;
+        return match ended {
+            Ok(ended) => Ok(Ended { reusable: ended.reusable && sent, ..ended }),
+            Err(Error::UpstreamGone) if may_be_stale => Err(Error::Stale),
+            Err(error) => Err(error),
+        };
+    }
+
+    let alarm = stream.reader.timer().alarm();
+    // Boxed, because most requests never come here and every connection's task would hold room
+    // for it.
+    let uploading = Box::pin(upload.run(reader, &mut stream.writer));
+    let responding = pin!(response.relay(&mut stream.reader, responder));
+    match select(uploading, responding).await {
+        Either::Left((uploaded @ (Ok(()) | Err(Error::UpstreamGone)), responding)) => {
+            alarm.arm(request_sent());
+            let ended = responding.await?;
+            Ok(Ended { reusable: ended.reusable && uploaded.is_ok(), ..ended })
+        }
+        Either::Left((Err(error), _)) => Err(error),
+        // The upload is dropped half done, so neither connection can be used again.
+        Either::Right((ended, _)) => ended.map(|_| Ended { reusable: false, persistent: false }),
+    }
+}
+
+/// A request on its way out.
+struct Upload<'a, 'r> {
+    resources: &'a Resources,
+    request: &'a Request<'r>,
+    context: &'a Context,
+    body: Body,
+    body_bytes_max: u64,
+    /// Bytes of the next request that were read with the end of this one.
+    surplus: BytesMut,
+}
+
+impl Upload<'_, '_> {
+    /// The head for the origin, with as much of the body behind it as came with the client's head.
+    fn begin(&mut self) -> Result<Buffer, Error> {
+        let Self { resources, context, .. } = *self;
+        let Request { head, bytes, framing, client, .. } = *self.request;
+        let client = Client { address: client, scheme: "http" };
+        let memory = resources.buffers.head().into();
+        let head_out =
+            forward::request(memory, head, bytes, framing, client).map_err(Error::Rejected)?;
+        let mut out = Buffer::from(head_out.into_bytes());
+        let came_along = bytes.get(head.len..).unwrap_or_default();
+        if !self.body.is_done() && !came_along.is_empty() {
+            let mut part = resources.buffers.body();
+            part.append(came_along);
+            // What lies behind the body is the next request, and stays where it is.
+            let mut behind = BytesMut::new();
+            self.recode(&mut part, &mut behind)?;
+            context.consumed.set(bytes.len() - behind.len());
+            out.append(part.filled());
+            resources.buffers.give_body(part);
+        }
+        context.request_read.set(self.body.is_done());
+        Ok(out)
+    }
+
+    fn recode(&mut self, buffer: &mut Buffer, surplus: &mut BytesMut) -> Result<(), Error> {
+        let count = self.body.recode(buffer, surplus).map_err(Error::Rejected)?;
+        add(&self.context.bytes_in, count);
+        if self.context.bytes_in.get() > self.body_bytes_max {
+            return Err(Error::BodyTooLarge);
+        }
+        Ok(())
+    }
+
+    /// Sends the rest of the body. `UpstreamGone` when the endpoint takes no more, which may mean that it answers.
+    async fn run(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<(), Error> {
+        let gap = self.resources.timeouts.body;
+        let mut buffer = self.resources.buffers.body();
+        while !self.body.is_done() {
+            buffer.clear();
+            let until = self.resources.deadlines.after(gap);
+            match reader.read(&mut buffer, self.body.wanted(), until).await {
+                Ok(count) if count > 0 => {
+                    self.resources.metrics.downstream_bytes_in.add(count as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    self.resources.metrics.deadline(metrics::Deadline::RequestBody);
+                    return Err(Error::BodyTimeout);
+                }
+                _ => return Err(Error::ClientGone),
+            }
+            let mut surplus = mem::take(&mut self.surplus);
+            let recoded = self.recode(&mut buffer, &mut surplus);
+            self.surplus = surplus;
+            recoded?;
+            writer.write_all(&mut buffer, gap).await.map_err(|_| Error::UpstreamGone)?;
+        }
+        self.context.request_read.set(true);
+        self.resources.buffers.give_body(buffer);
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! One client connection, from accept to close: idle, a head, an exchange, and again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::{Shared, serve};
+use crate::exchange::Error;
+use crate::http::framing::{self, Framing};
+use crate::http::head::RequestHead;
+use crate::http::parse::{self, Scan};
+use crate::net::{Buffer, Stream};
+use crate::telemetry::metrics;
+
+/// How long what a client still sends is read and thrown away after its last answer, so that the
+/// answer is not lost in a reset (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What becomes of a connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It may serve another.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is closed once the client has had time to read the answer.
+    Linger,
+}
+
+/// One client connection.
+pub(super) struct Connection {
+    pub stream: Stream,
+    /// What was read and not yet used. Has no memory while the connection is idle.
+    pub buffer: Buffer,
+    pub peer: SocketAddr,
+    /// The client's address without port.
+    pub client: Box<str>,
+    /// Requests begun.
+    pub requests: u32,
+}
+
+/// Serves a connection until it ends.
+pub async fn run(shared: Rc<Shared>, stream: Stream, peer: SocketAddr) {
+    let client = peer.ip().to_canonical().to_string().into_boxed_str();
+    let mut connection = Connection { stream, buffer: Buffer::default(), peer, client, requests: 0 };
+    let mut sent = 0;
+    while connection.wait(&shared).await {
+        let mut head = shared.resources.request_heads.borrow_mut().pop().unwrap_or_default();
+        let next = connection.request(&shared, &mut head).await;
+        shared.resources.request_heads.borrow_mut().push(head);
+        let sent_before = std::mem::replace(&mut sent, connection.stream.writer.sent());
+        shared.resources.metrics.downstream_bytes_out.add(sent - sent_before);
+        match next {
+            Next::Keep => {}
+            Next::Close => break,
+            // Boxed, as few connections end like this.
+            Next::Linger => break Box::pin(connection.linger(&shared)).await,
+        }
+    }
+    shared.resources.buffers.give_head(std::mem::take(&mut connection.buffer));
+}
+
+impl Connection {
+    /// Waits for the next request, giving the buffer away meanwhile. False when there is none.
+    async fn wait(&mut self, shared: &Shared) -> bool {
+        let resources = &shared.resources;
+        if !self.buffer.is_empty() {
+            return true;
+        }
+        resources.buffers.give_head(std::mem::take(&mut self.buffer));
+        if resources.draining.get() {
+            return false;
+        }
+        let until = resources.deadlines.after(resources.timeouts.keep_alive);
+        let waited = self.stream.reader.idle(until).await;
+        if waited.is_err() && !resources.draining.get() {
+            resources.metrics.deadline(metrics::Deadline::KeepAlive);
+        }
+        self.buffer = resources.buffers.head();
+        waited.is_ok()
+    }
+
+    /// Reads one request and answers it.
+    async fn request(&mut self, shared: &Rc<Shared>, head: &mut RequestHead) -> Next {
+        match self.read_head(shared, head).await {
+            Ok(Some(framing)) => {
+                self.requests += 1;
+                serve::serve(shared, self, head, framing).await
+            }
+            Ok(None) => Next::Close,
+            Err(error) => serve::refuse(shared, self, error).await,
+        }
+    }
+
+    /// Reads until a head is complete. `None` when the client closed instead of beginning one.
+    async fn read_head(
+        &mut self,
+        shared: &Shared,
+        head: &mut RequestHead,
+    ) -> Result<Option<Framing>, Error> {
+        let resources = &shared.resources;
+        let limits = resources.head_limits();
+        let until = resources.deadlines.after(resources.timeouts.head);
+        let mut scan = Scan::default();
+        loop {
+            if scan.is_at_start() {
+                self.buffer.consume(parse::empty_lines(self.buffer.filled()));
+            }
+            let bytes = self.buffer.filled();
+            if parse::request(bytes, &mut scan, limits, head).map_err(Error::Rejected)? {
+                return framing::request(head, bytes).map(Some).map_err(Error::Rejected);
+            }
+            self.buffer.compact();
+            match self.stream.reader.read(&mut self.buffer, usize::MAX, until).await {
+                Ok(0) if self.buffer.is_empty() => return Ok(None),
+                Ok(count) if count > 0 => resources.metrics.downstream_bytes_in.add(count as u64),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    resources.metrics.deadline(metrics::Deadline::Head);
+                    return Err(Error::HeadTimeout);
+                }
+                _ => return Err(Error::ClientGone),
+            }
+        }
+    }
+
+    /// Ends the connection without losing the answer just sent.
+    async fn linger(&mut self, shared: &Shared) {
+        self.stream.writer.finish();
+        let until = shared.resources.deadlines.after(LINGER);
+        let mut buffer = shared.resources.buffers.body();
+        while let Ok(1..) = self.stream.reader.read(&mut buffer, usize::MAX, until).await {
+            buffer.clear();
+        }
+        shared.resources.buffers.give_body(buffer);
+    }
+
+    /// Drops the bytes of a request that has been answered, and puts those of the next one that
+    /// came with its body behind what is left.
+    pub(super) fn advance(&mut self, consumed: usize, surplus: &BytesMut) {
+        self.buffer.consume(consumed);
+        self.buffer.append(surplus);
+    }
+}

@@ -1,0 +1,62 @@
+//! The client's side: connections, and what each request on them goes through.
+
+pub mod connection;
+mod serve;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::exchange::Resources;
+use crate::net::rt;
+use crate::routing::Table;
+use crate::telemetry::access_log::{AccessLog, Entry};
+use crate::upstream::Upstream;
+
+/// How long an access line may wait in its worker's buffer.
+const LOG_DELAY: Duration = Duration::from_millis(200);
+
+/// Everything the connections of one worker share.
+pub struct Shared {
+    /// What exchanges need.
+    pub resources: Resources,
+    /// Which route a request takes.
+    pub routes: Table<Route>,
+    /// Where requests go, in the configuration's order.
+    pub upstreams: Vec<Upstream>,
+    /// Where requests are logged.
+    pub access_log: Option<RefCell<AccessLog>>,
+}
+
+/// What a route does with a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// Which of [`Shared::upstreams`] gets it.
+    pub upstream: usize,
+    /// The most its body may have.
+    pub body_bytes_max: u64,
+}
+
+impl Shared {
+    /// Takes a line down, and sees to it that it does not wait for company for long.
+    fn log(self: &Rc<Self>, entry: &Entry<'_>) {
+        let Some(log) = &self.access_log else { return };
+        if log.borrow_mut().record(entry) {
+            let shared = Rc::clone(self);
+            rt::spawn(
+                async move {
+                    rt::sleep(LOG_DELAY).await;
+                    shared.flush_log();
+                },
+                || {},
+            );
+        }
+    }
+
+    /// Hands the lines taken down so far to the writer.
+    pub fn flush_log(&self) {
+        if let Some(log) = &self.access_log {
+            log.borrow_mut().flush();
+        }
+    }
+}

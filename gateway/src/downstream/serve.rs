@@ -1,0 +1,212 @@
+//! **Read this first.** One request, from its head to its log line: a straight list of steps with
+//! one exit.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::BytesMut;
+
+use super::Shared;
+use super::connection::{Connection, Next};
+use crate::action::forward;
+use crate::exchange::responder::{self, Responder};
+use crate::exchange::{Context, Error, Request};
+use crate::http::encode::Answer;
+use crate::http::framing::Framing;
+use crate::http::head::{RequestHead, Version, is_persistent, values};
+use crate::http::headers::Name;
+use crate::http::target;
+use crate::net::Reader;
+use crate::telemetry::access_log::Entry;
+
+/// Serves one request whose head is complete.
+pub(super) async fn serve(
+    shared: &Rc<Shared>,
+    connection: &mut Connection,
+    head: &RequestHead,
+    framing: Framing,
+) -> Next {
+    let resources = &shared.resources;
+    let begun = Instant::now();
+    let in_flight = InFlight::new(shared);
+    let Connection { stream, buffer, peer, client, requests } = connection;
+    let bytes = buffer.filled();
+    let request = Request {
+        head,
+        bytes,
+        framing,
+        persistent: is_persistent(head.version, &head.fields, bytes)
+            && *requests < resources.limits.requests_per_connection,
+        client,
+    };
+    let context = Context::default();
+    context.consumed.set(head.len);
+    context.request_read.set(matches!(framing, Framing::Empty | Framing::Length(0)));
+    let gap = resources.timeouts.body;
+    let mut responder =
+        Some(Responder::new(&mut stream.writer, &request, &resources.date, gap));
+    let mut surplus = BytesMut::new();
+
+    let mut upstream = None;
+    let result =
+        answer(shared, &request, &mut stream.reader, &mut responder, &context, &mut upstream, &mut surplus)
+            .await;
+    let (next, error) = match result {
+        Ok(persistent) => (next(persistent, &context), None),
+        Err(error) => (fail(shared, &request, responder, &context, error).await, Some(error)),
+    };
+
+    finish(
+        shared,
+        &Entry {
+            time: SystemTime::now(),
+            client: *peer,
+            method: head.method_name.of(bytes),
+            target: head.target_text.of(bytes),
+            host: head.authority.map(|authority| authority.of(bytes)).unwrap_or_default(),
+            user_agent: values(&head.fields, bytes, Name::UserAgent).next().unwrap_or_default(),
+            referer: values(&head.fields, bytes, Name::Referer).next().unwrap_or_default(),
+            version_minor: u8::from(head.version == Version::Http11),
+            status: context.status.get(),
+            bytes_in: context.bytes_in.get(),
+            bytes_out: context.bytes_out.get(),
+            duration: begun.elapsed(),
+            upstream,
+            endpoint: context.endpoint.get(),
+            upstream_duration: context.upstream_duration.get(),
+            error: error.map(Error::message),
+        },
+    );
+    drop(in_flight);
+    connection.advance(context.consumed.get(), &surplus);
+    next
+}
+
+/// Finds the route and lets its action answer. Returns whether the client was told that its
+/// connection stays open.
+async fn answer<'s>(
+    shared: &'s Shared,
+    request: &Request<'_>,
+    reader: &mut Reader,
+    responder: &mut Option<Responder<'_>>,
+    context: &Context,
+    upstream_name: &mut Option<&'s str>,
+    surplus: &mut BytesMut,
+) -> Result<bool, Error> {
+    let Request { head, bytes, .. } = *request;
+    let authority = head.authority.map(|authority| authority.of(bytes));
+    let host = authority.and_then(|authority| target::host(authority).ok());
+    let route = shared.routes.lookup(host, head.target.path(bytes)).ok_or(Error::NoRoute)?;
+    if let Framing::Length(length) = request.framing
+        && length > route.body_bytes_max
+    {
+        return Err(Error::BodyTooLarge);
+    }
+    let upstream = shared.upstreams.get(route.upstream).ok_or(Error::NoRoute)?;
+    *upstream_name = Some(&upstream.name);
+    let forwarded = forward::forward(
+        &shared.resources,
+        upstream,
+        request,
+        route.body_bytes_max,
+        reader,
+        responder,
+        context,
+    )
+    .await?;
+    *surplus = forwarded.surplus;
+    Ok(forwarded.persistent)
+}
+
+fn next(persistent: bool, context: &Context) -> Next {
+    match (persistent, context.request_read.get()) {
+        (true, true) => Next::Keep,
+        (false, true) => Next::Close,
+        (_, false) => Next::Linger,
+    }
+}
+
+/// Tells the client what went wrong, if a response has not begun and somebody is there to be told.
+async fn fail(
+    shared: &Shared,
+    request: &Request<'_>,
+    responder: Option<Responder<'_>>,
+    context: &Context,
+    error: Error,
+) -> Next {
+    let (Some(responder), Some(status)) = (responder, error.status()) else { return Next::Close };
+    // What is left of a request that was not read to its end cannot be told from the next one.
+    let persistent = request.persistent
+        && context.request_read.get()
+        && !matches!(error, Error::Rejected(_))
+        && !shared.resources.draining.get();
+    match responder.answer(status, persistent, context).await {
+        Ok(()) => next(persistent, context),
+        Err(_) => Next::Close,
+    }
+}
+
+/// Answers what never became a request: a head that was refused, or did not come in time.
+pub(super) async fn refuse(
+    shared: &Rc<Shared>,
+    connection: &mut Connection,
+    error: Error,
+) -> Next {
+    let resources = &shared.resources;
+    let Some(status) = error.status() else { return Next::Close };
+    resources.metrics.requests_rejected.add(1);
+    let writer = &mut connection.stream.writer;
+    let about =
+        Answer { status, persistent: false, version: Version::Http11, with_body: true };
+    let sent = responder::answer(writer, &resources.date, about, resources.timeouts.body).await;
+    finish(shared, &refused_entry(connection.peer, status, error));
+    if sent.is_ok() { Next::Linger } else { Next::Close }
+}
+
+fn refused_entry(client: SocketAddr, status: u16, error: Error) -> Entry<'static> {
+    Entry {
+        time: SystemTime::now(),
+        client,
+        method: b"",
+        target: b"",
+        host: b"",
+        user_agent: b"",
+        referer: b"",
+        version_minor: 1,
+        status,
+        bytes_in: 0,
+        bytes_out: 0,
+        duration: Duration::ZERO,
+        upstream: None,
+        endpoint: None,
+        upstream_duration: None,
+        error: Some(error.message()),
+    }
+}
+
+/// Counts and logs, whatever the outcome.
+fn finish(shared: &Rc<Shared>, entry: &Entry<'_>) {
+    let metrics = &shared.resources.metrics;
+    if let Some(counter) = metrics.responses.get(usize::from(entry.status)) {
+        counter.add(1);
+    }
+    metrics.request_duration.record(entry.duration);
+    shared.log(entry);
+}
+
+/// Counts a request as in flight, also when its task ends by a panic.
+struct InFlight<'a>(&'a Shared);
+
+impl<'a> InFlight<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.resources.metrics.requests_in_flight.add(1);
+        Self(shared)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.resources.metrics.requests_in_flight.sub(1);
+    }
+}

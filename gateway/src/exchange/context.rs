@@ -1,0 +1,50 @@
+//! One request: what is known of it when it begins, and what becomes known on the way.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::http::framing::Framing;
+use crate::http::head::RequestHead;
+
+/// A request whose head has been read and whose framing is decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its head.
+    pub head: &'a RequestHead,
+    /// The bytes the head was parsed from, and behind it what of the body came along.
+    pub bytes: &'a [u8],
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Whether the client's connection may serve another request afterwards.
+    pub persistent: bool,
+    /// The client's address as text.
+    pub client: &'a str,
+}
+
+/// What becomes known while an exchange runs. Upload and response run side by side, so each part
+/// is a cell.
+#[derive(Debug, Default)]
+pub struct Context {
+    /// The status the client got; 0 until then.
+    pub status: Cell<u16>,
+    /// Bytes of the connection's buffer that belong to this request, head included.
+    pub consumed: Cell<usize>,
+    /// Whether the whole request has been read.
+    pub request_read: Cell<bool>,
+    /// Bytes of the request's body.
+    pub bytes_in: Cell<u64>,
+    /// Bytes of the response's body.
+    pub bytes_out: Cell<u64>,
+    /// The endpoint that was asked last.
+    pub endpoint: Cell<Option<SocketAddr>>,
+    /// When the request had been sent whole.
+    pub sent_at: Cell<Option<Instant>>,
+    /// From the request sent whole to the response's head.
+    pub upstream_duration: Cell<Option<Duration>>,
+}
+
+/// Adds to a counter that is a cell.
+pub fn add(counter: &Cell<u64>, n: usize) {
+    counter.set(counter.get() + n as u64);
+}

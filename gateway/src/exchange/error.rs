@@ -1,0 +1,115 @@
+//! Why an exchange failed: whose side it was, which status says so, whether a retry is safe.
+
+use crate::http::Reject;
+
+/// Whose doing a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Downstream,
+    /// An endpoint's.
+    Upstream,
+    /// The gateway's own decision.
+    Gateway,
+}
+
+/// A failed exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The request breaks a rule.
+    Rejected(Reject),
+    /// The request's head did not arrive in time.
+    HeadTimeout,
+    /// The request's body stalled.
+    BodyTimeout,
+    /// The request's body exceeds the limit.
+    BodyTooLarge,
+    /// The client closed or broke its connection before its request or its response was whole.
+    ClientGone,
+    /// The client did not take its response.
+    ClientStalled,
+    /// No route matches.
+    NoRoute,
+    /// No endpoint accepted a connection.
+    Unavailable,
+    /// No endpoint accepted a connection in time.
+    ConnectTimeout,
+    /// A kept connection turned out to be dead before it answered: nothing was processed.
+    Stale,
+    /// An endpoint closed or broke its connection before it answered.
+    UpstreamGone,
+    /// An endpoint's answer is not HTTP, or not HTTP that can be passed on.
+    BadResponse(Reject),
+    /// An endpoint did not answer in time.
+    ResponseTimeout,
+    /// An endpoint broke off in the middle of its response.
+    ResponseCut,
+    /// An endpoint stalled in the middle of its response.
+    ResponseStalled,
+}
+
+impl Error {
+    /// The one place where a failure becomes a status. `None`: nobody is left to be told, or the
+    /// response has begun; closing the connection is the answer.
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Self::Rejected(reject) => Some(reject.status()),
+            Self::NoRoute => Some(404),
+            Self::HeadTimeout | Self::BodyTimeout => Some(408),
+            Self::BodyTooLarge => Some(413),
+            Self::Stale | Self::UpstreamGone | Self::BadResponse(_) => Some(502),
+            Self::Unavailable => Some(503),
+            Self::ConnectTimeout | Self::ResponseTimeout => Some(504),
+            Self::ClientGone | Self::ClientStalled | Self::ResponseCut | Self::ResponseStalled => {
+                None
+            }
+        }
+    }
+
+    /// Whose doing it is.
+    pub fn side(self) -> Side {
+        match self {
+            Self::Rejected(_)
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::BodyTooLarge
+            | Self::ClientGone
+            | Self::ClientStalled => Side::Downstream,
+            Self::NoRoute => Side::Gateway,
+            Self::Unavailable
+            | Self::ConnectTimeout
+            | Self::Stale
+            | Self::UpstreamGone
+            | Self::BadResponse(_)
+            | Self::ResponseTimeout
+            | Self::ResponseCut
+            | Self::ResponseStalled => Side::Upstream,
+        }
+    }
+
+    /// Whether the endpoint cannot have acted on the request, so that it may be sent again.
+    pub fn is_retry_safe(self) -> bool {
+        self == Self::Stale
+    }
+
+    /// What happened, for the access log.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Rejected(reject) => reject.reason(),
+            Self::HeadTimeout => "head not received in time",
+            Self::BodyTimeout => "body stalled",
+            Self::BodyTooLarge => "body too large",
+            Self::ClientGone => "client closed the connection",
+            Self::ClientStalled => "client stopped reading",
+            Self::NoRoute => "no route",
+            Self::Unavailable => "no endpoint accepts connections",
+            Self::ConnectTimeout => "connect timed out",
+            Self::Stale => "kept upstream connection was dead",
+            Self::UpstreamGone => "upstream closed the connection before its response",
+            Self::BadResponse(reject) => reject.reason(),
+            Self::ResponseTimeout => "upstream did not respond in time",
+            Self::ResponseCut => "upstream broke off its response",
+            Self::ResponseStalled => "upstream stalled in its response",
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Deadlines for everything that waits on a socket, without a timer per operation.
+//!
+//! A deadline that passes shuts its socket down. The operation in the kernel then completes by
+//! itself, so nothing is ever dropped half done: with io_uring a dropped read may already have
+//! taken bytes. One task per worker sleeps until the earliest deadline; setting one is a store.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::os::fd::RawFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_util::future::select;
+use rustix::net::Shutdown;
+
+use super::rt;
+use crate::sys;
+
+/// How late a deadline may be noticed. It bounds how often all of them are looked through.
+const GRANULARITY: Duration = Duration::from_millis(20);
+
+/// A point in time, in milliseconds since the worker started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(u64);
+
+impl Deadline {
+    /// No deadline.
+    pub const NEVER: Self = Self(u64::MAX);
+}
+
+/// All deadlines of one worker.
+#[derive(Debug)]
+pub struct Deadlines {
+    start: Instant,
+    slots: RefCell<Slots>,
+    /// When the task wakes next.
+    next: Cell<Deadline>,
+    /// Set when `next` changed under the sleeping task.
+    rearmed: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    all: Vec<Slot>,
+    free: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    at: Deadline,
+    fd: RawFd,
+    direction: Direction,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Armed,
+    /// Armed, and waiting for a request that nobody promised: ends at once when the worker drains.
+    Idle,
+    Expired,
+}
+
+/// What a passed deadline shuts down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Reading: an answer can still be written.
+    Read,
+    /// Everything: a peer that takes no bytes gets no more.
+    Write,
+}
+
+impl Deadlines {
+    /// No deadlines yet. [`Self::run`] must be running for them to pass.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            start: Instant::now(),
+            slots: RefCell::default(),
+            next: Cell::new(Deadline::NEVER),
+            rearmed: Cell::new(false),
+            waker: RefCell::default(),
+        })
+    }
+
+    /// The point in time `duration` from now.
+    pub fn after(&self, duration: Duration) -> Deadline {
+        Deadline(millis(self.start.elapsed()).saturating_add(millis(duration)))
+    }
+
+    /// Lets every idle wait end now; used when the worker drains.
+    pub fn expire_idle(&self) {
+        for slot in &mut self.slots.borrow_mut().all {
+            if slot.state == State::Idle {
+                slot.at = Deadline(0);
+            }
+        }
+        self.wake_by(Deadline(0));
+    }
+
+    /// Lets deadlines pass, for as long as the worker lives.
+    pub async fn run(self: Rc<Self>) {
+        loop {
+            let now = self.after(Duration::ZERO);
+            let next = self.expire(now);
+            self.next.set(next);
+            let rearmed = pin!(poll_fn(|context| {
+                if self.rearmed.take() {
+                    return Poll::Ready(());
+                }
+                *self.waker.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }));
+            if next == Deadline::NEVER {
+                rearmed.await;
+            } else {
+                let wait = Duration::from_millis(next.0.saturating_sub(now.0)).max(GRANULARITY);
+                select(pin!(rt::sleep(wait)), rearmed).await;
+            }
+        }
+    }
+
+    /// Shuts down whatever is due and returns the earliest deadline that is left.
+    fn expire(&self, now: Deadline) -> Deadline {
+        let mut next = Deadline::NEVER;
+        for slot in &mut self.slots.borrow_mut().all {
+            if slot.at <= now && matches!(slot.state, State::Armed | State::Idle) {
+                slot.state = State::Expired;
+                slot.at = Deadline::NEVER;
+                let how = match slot.direction {
+                    Direction::Read => Shutdown::Read,
+                    Direction::Write => Shutdown::Both,
+                };
+                // The peer may have closed in the meantime; then there is nothing to shut down.
+                let _ = sys::shutdown_socket(slot.fd, how);
+            }
+            next = next.min(slot.at);
+        }
+        next
+    }
+
+    fn wake_by(&self, at: Deadline) {
+        if at < self.next.get() {
+            self.next.set(at);
+            self.rearmed.set(true);
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One direction of one socket among the deadlines; must be dropped before the socket is.
+#[derive(Debug)]
+pub struct Timer {
+    deadlines: Rc<Deadlines>,
+    slot: usize,
+}
+
+impl Timer {
+    /// Registers a direction of the socket `fd`.
+    pub fn new(deadlines: Rc<Deadlines>, fd: RawFd, direction: Direction) -> Self {
+        let slot = {
+            let mut slots = deadlines.slots.borrow_mut();
+            let new = Slot { at: Deadline::NEVER, fd, direction, state: State::Armed };
+            let index = slots.free.pop().unwrap_or(slots.all.len());
+            match slots.all.get_mut(index) {
+                Some(slot) => *slot = new,
+                None => slots.all.push(new),
+            }
+            index
+        };
+        Self { deadlines, slot }
+    }
+
+    /// The point in time `duration` from now.
+    pub fn after(&self, duration: Duration) -> Deadline {
+        self.deadlines.after(duration)
+    }
+
+    /// Sets the deadline, replacing the one before.
+    pub fn arm(&self, at: Deadline) {
+        self.set(at, State::Armed);
+    }
+
+    /// Sets the deadline of a wait that ends at once when the worker drains.
+    pub fn arm_idle(&self, at: Deadline) {
+        self.set(at, State::Idle);
+    }
+
+    /// Takes the deadline away.
+    pub fn disarm(&self) {
+        self.set(Deadline::NEVER, State::Armed);
+    }
+
+    /// Whether the deadline has passed and the socket is shut down.
+    pub fn expired(&self) -> bool {
+        let slots = self.deadlines.slots.borrow();
+        slots.all.get(self.slot).is_some_and(|slot| slot.state == State::Expired)
+    }
+
+    /// A way to set this deadline while the socket is borrowed by an operation.
+    pub fn alarm(&self) -> Alarm {
+        Alarm { deadlines: Rc::clone(&self.deadlines), slot: self.slot }
+    }
+
+    fn set(&self, at: Deadline, state: State) {
+        self.deadlines.set(self.slot, at, state);
+    }
+}
+
+/// Sets a [`Timer`]'s deadline from elsewhere. Of no use once the timer is gone.
+#[derive(Debug)]
+pub struct Alarm {
+    deadlines: Rc<Deadlines>,
+    slot: usize,
+}
+
+impl Alarm {
+    /// Sets the deadline, replacing the one before.
+    pub fn arm(&self, at: Deadline) {
+        self.deadlines.set(self.slot, at, State::Armed);
+    }
+}
+
+impl Deadlines {
+    fn set(&self, slot: usize, at: Deadline, state: State) {
+        if let Some(slot) = self.slots.borrow_mut().all.get_mut(slot)
+            && matches!(slot.state, State::Armed | State::Idle)
+        {
+            slot.at = at;
+            slot.state = state;
+        }
+        self.wake_by(at);
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let mut slots = self.deadlines.slots.borrow_mut();
+        if let Some(slot) = slots.all.get_mut(self.slot) {
+            slot.at = Deadline::NEVER;
+            slot.state = State::Free;
+            slots.free.push(self.slot);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Sockets, buffers and deadlines: the only place that names the runtime, so that it can be
+//! exchanged.
+
+pub mod buffer;
+pub mod deadline;
+pub mod listener;
+pub mod rt;
+pub mod stream;
+
+pub use buffer::{Buffer, Buffers};
+pub use deadline::{Deadline, Deadlines, Timer};
+pub use listener::Listener;
+pub use stream::{Reader, Stream, Writer};

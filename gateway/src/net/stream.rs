@@ -1,0 +1,195 @@
+//! A connection: two halves that work at the same time, each with its deadline.
+
+#![expect(unsafe_code, reason = "monoio's owned halves cannot be asked for their socket")]
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::buf::{Slice, SliceMut};
+use monoio::io::{
+    AsyncReadRent as _, AsyncWriteRent as _, OwnedReadHalf, OwnedWriteHalf, Splitable as _,
+};
+use monoio::net::TcpStream;
+use rustix::net::Shutdown;
+
+use super::buffer::Buffer;
+use super::deadline::{Deadline, Deadlines, Direction, Timer};
+use super::rt;
+use crate::sys;
+
+/// A connection to a client or to an endpoint.
+///
+/// The halves are public so that an upload and its response can each borrow what they need. A
+/// future of theirs that is dropped leaves the connection unusable: close it.
+#[derive(Debug)]
+pub struct Stream {
+    /// What the peer sends.
+    pub reader: Reader,
+    /// What is sent to the peer.
+    pub writer: Writer,
+}
+
+impl Stream {
+    /// Takes an accepted connection.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    pub fn accepted(socket: std::net::TcpStream, deadlines: &Rc<Deadlines>) -> io::Result<Self> {
+        if monoio::utils::is_legacy() {
+            socket.set_nonblocking(true)?;
+        }
+        Ok(Self::new(TcpStream::from_std(socket)?, deadlines))
+    }
+
+    /// Connects to an endpoint.
+    ///
+    /// # Errors
+    /// Those of connect(2), and `TimedOut` when it takes longer than `timeout`.
+    pub async fn connect(
+        address: SocketAddr,
+        timeout: Duration,
+        deadlines: &Rc<Deadlines>,
+    ) -> io::Result<Self> {
+        let socket = rt::timeout(timeout, TcpStream::connect_addr(address))
+            .await
+            .ok_or(io::ErrorKind::TimedOut)??;
+        socket.set_nodelay(true)?;
+        Ok(Self::new(socket, deadlines))
+    }
+
+    fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Self {
+        let fd = socket.as_raw_fd();
+        let timer = |direction| Timer::new(Rc::clone(deadlines), fd, direction);
+        let (read, write) = socket.into_split();
+        Self {
+            reader: Reader { timer: timer(Direction::Read), half: read },
+            writer: Writer { timer: timer(Direction::Write), half: write, sent: 0 },
+        }
+    }
+
+    /// Whether nothing has come in: an idle connection that is not quiet is closing or broken.
+    pub fn is_quiet(&self) -> bool {
+        sys::is_quiet(self.reader.socket())
+    }
+}
+
+/// The half that reads.
+#[derive(Debug)]
+pub struct Reader {
+    // Before the half, so that it is dropped first: see `Timer`.
+    timer: Timer,
+    half: OwnedReadHalf<TcpStream>,
+}
+
+impl Reader {
+    /// The deadline of this half, for those who set it from outside a read.
+    pub fn timer(&self) -> &Timer {
+        &self.timer
+    }
+
+    /// Waits for the first byte of a request, holding no buffer. Ends early when the worker drains.
+    ///
+    /// # Errors
+    /// `TimedOut` when the deadline passes first.
+    pub async fn idle(&mut self, until: Deadline) -> io::Result<()> {
+        self.timer.arm_idle(until);
+        let result = self.socket().readable(false).await;
+        if self.timer.expired() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.timer.disarm();
+        result
+    }
+
+    /// Reads what there is, at most `max` bytes, behind what `buffer` holds, which has room for
+    /// some; 0 at the stream's end.
+    ///
+    /// # Errors
+    /// `TimedOut` when the deadline passes first; those of recv(2).
+    pub async fn read(
+        &mut self,
+        buffer: &mut Buffer,
+        max: usize,
+        until: Deadline,
+    ) -> io::Result<usize> {
+        self.timer.arm(until);
+        let room = buffer.spare().min(max);
+        let bytes = mem::take(&mut buffer.bytes);
+        let from = bytes.len();
+        let to = from + room;
+        let (result, slice) = self.half.read(SliceMut::new(bytes, from, to)).await;
+        buffer.bytes = slice.into_inner();
+        match result {
+            Ok(count) if count > 0 => {
+                self.timer.disarm();
+                Ok(count)
+            }
+            _ if self.timer.expired() => Err(io::ErrorKind::TimedOut.into()),
+            end => end,
+        }
+    }
+
+    fn socket(&self) -> &TcpStream {
+        // SAFETY: both halves stay on this thread, and monoio's own methods on them make no
+        // reference that outlives a call: they clone the descriptor into the operation.
+        unsafe { &*self.half.0.get() }
+    }
+}
+
+/// The half that writes.
+#[derive(Debug)]
+pub struct Writer {
+    timer: Timer,
+    half: OwnedWriteHalf<TcpStream>,
+    sent: u64,
+}
+
+impl Writer {
+    /// Writes all that `buffer` holds and leaves it there; `gap` is how long each step may take.
+    ///
+    /// # Errors
+    /// `TimedOut` when the peer takes nothing for `gap`; those of send(2).
+    pub async fn write_all(&mut self, buffer: &mut Buffer, gap: Duration) -> io::Result<()> {
+        let mut bytes = mem::take(&mut buffer.bytes);
+        let mut from = buffer.start;
+        let mut result = Ok(());
+        while from < bytes.len() {
+            self.timer.arm(self.timer.after(gap));
+            let to = bytes.len();
+            let (written, slice) = self.half.write(Slice::new(bytes, from, to)).await;
+            bytes = slice.into_inner();
+            match written {
+                Ok(count) if count > 0 => {
+                    from += count;
+                    self.sent += count as u64;
+                }
+                _ if self.timer.expired() => result = Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => result = Err(io::ErrorKind::WriteZero.into()),
+                Err(error) => result = Err(error),
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        self.timer.disarm();
+        buffer.bytes = bytes;
+        result
+    }
+
+    /// Bytes written since the connection began.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Tells the peer that no more will come; reading goes on.
+    pub fn finish(&mut self) {
+        // SAFETY: as in `Reader::socket`.
+        let socket = unsafe { &*self.half.0.get() };
+        // A peer that is gone already needs no telling.
+        let _ = sys::shutdown_socket(socket.as_raw_fd(), Shutdown::Write);
+    }
+}

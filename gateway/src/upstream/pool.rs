@@ -1,0 +1,81 @@
+//! Connections to endpoints that wait for their next request.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Settings;
+use crate::net::{Deadline, Stream, rt};
+use crate::telemetry::metrics;
+
+/// How often idle connections are looked over. Only while there are any.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One address of an upstream and the connections kept to it.
+pub struct Endpoint {
+    /// Where it is.
+    pub address: SocketAddr,
+    settings: Rc<Settings>,
+    idle: RefCell<Vec<Idle>>,
+    sweeping: Cell<bool>,
+}
+
+struct Idle {
+    stream: Stream,
+    until: Deadline,
+}
+
+impl Endpoint {
+    /// An endpoint without connections.
+    pub fn new(address: SocketAddr, settings: Rc<Settings>) -> Rc<Self> {
+        Rc::new(Self { address, settings, idle: RefCell::default(), sweeping: Cell::new(false) })
+    }
+
+    /// The connection used last that is still good. One with anything to read is not: an endpoint
+    /// owes nobody an answer, so it is closing, broken or out of step (RFC 9112 §9.2).
+    pub fn take(&self) -> Option<Stream> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(kept) = idle.pop() {
+            self.metrics().connections_idle.sub(1);
+            if kept.stream.is_quiet() {
+                return Some(kept.stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange has ended cleanly.
+    pub fn keep(self: &Rc<Self>, stream: Stream) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= self.settings.idle_connections {
+            return;
+        }
+        let until = self.settings.deadlines.after(self.settings.idle_timeout);
+        idle.push(Idle { stream, until });
+        self.metrics().connections_idle.add(1);
+        if !self.sweeping.replace(true) {
+            rt::spawn(Rc::clone(self).sweep(), || {});
+        }
+    }
+
+    /// Closes what has idled too long or was closed by the endpoint, until nothing is left.
+    async fn sweep(self: Rc<Self>) {
+        loop {
+            rt::sleep(SWEEP_INTERVAL).await;
+            let now = self.settings.deadlines.after(Duration::ZERO);
+            let mut idle = self.idle.borrow_mut();
+            let before = idle.len();
+            idle.retain(|kept| kept.until > now && kept.stream.is_quiet());
+            self.metrics().connections_idle.sub((before - idle.len()) as u64);
+            if idle.is_empty() {
+                self.sweeping.set(false);
+                return;
+            }
+        }
+    }
+
+    fn metrics(&self) -> &metrics::Upstream {
+        self.settings.metrics()
+    }
+}

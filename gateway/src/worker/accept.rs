@@ -1,0 +1,124 @@
+//! The door of one worker: connections come in here, and are counted until they end.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use crate::downstream::{Shared, connection};
+use crate::net::{Listener, Stream, rt};
+
+/// How long to wait after accept(2) failed: most likely the process is out of descriptors, and
+/// trying again at once would only burn the core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections accepted before others on this worker get a turn.
+const BATCH: usize = 64;
+
+/// Lets connections in and knows how many there are.
+pub(super) struct Door {
+    shared: Rc<Shared>,
+    connections_max: usize,
+    open: Cell<usize>,
+    closed: RefCell<Option<Waker>>,
+}
+
+impl Door {
+    pub fn new(shared: Rc<Shared>, connections_max: usize) -> Self {
+        Self { shared, connections_max, open: Cell::new(0), closed: RefCell::default() }
+    }
+
+    /// Accepts for as long as it is polled. May be dropped at any time.
+    pub async fn accept_from(self: &Rc<Self>, listener: &Listener) {
+        loop {
+            if let Err(error) = listener.ready().await {
+                tracing::error!(%error, "cannot wait for connections");
+                rt::sleep(ACCEPT_PAUSE).await;
+            }
+            for _ in 0..BATCH {
+                match listener.accept() {
+                    Ok(Some((socket, peer))) => self.enter(socket, peer),
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        rt::sleep(ACCEPT_PAUSE).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Accepts what has already queued.
+    pub fn accept_queued(self: &Rc<Self>, listener: &Listener) {
+        while let Ok(Some((socket, peer))) = listener.accept() {
+            self.enter(socket, peer);
+        }
+    }
+
+    /// Starts to serve a connection, unless there are too many.
+    fn enter(self: &Rc<Self>, socket: std::net::TcpStream, peer: SocketAddr) {
+        let metrics = &self.shared.resources.metrics;
+        if self.open.get() >= self.connections_max {
+            metrics.connections_refused.add(1);
+            return;
+        }
+        let stream = match Stream::accepted(socket, &self.shared.resources.deadlines) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot serve a connection");
+                return;
+            }
+        };
+        metrics.connections_accepted.add(1);
+        let guest = Guest::new(Rc::clone(self));
+        let shared = Rc::clone(&self.shared);
+        let serving = async move {
+            connection::run(shared, stream, peer).await;
+            drop(guest);
+        };
+        let shared = Rc::clone(&self.shared);
+        rt::spawn(serving, move || {
+            shared.resources.metrics.panics.add(1);
+            tracing::error!(%peer, "a connection's task panicked; the connection is closed");
+        });
+    }
+
+    /// Waits until no connection is left.
+    pub async fn closed(&self) {
+        poll_fn(|context| {
+            if self.open.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.closed.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// A connection that counts as open for as long as this lives, a panic included.
+struct Guest(Rc<Door>);
+
+impl Guest {
+    fn new(door: Rc<Door>) -> Self {
+        door.open.set(door.open.get() + 1);
+        door.shared.resources.metrics.connections_open.add(1);
+        Self(door)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let open = self.0.open.get() - 1;
+        self.0.open.set(open);
+        self.0.shared.resources.metrics.connections_open.sub(1);
+        if open == 0
+            && let Some(waker) = self.0.closed.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
