@@ -1,14 +1,50 @@
-//! The configuration: [`file`] is what a person writes, [`check`] finds every mistake in it, and
-//! [`Config`] is what the program uses, which cannot be wrong.
+//! The configuration: `file` is what a person wrote, `flags` lays the command line over it,
+//! `check` finds every mistake in both, and [`Config`] is what the program uses, which cannot be
+//! wrong. Nothing here touches the network; names of endpoints are looked up later.
 
+mod check;
+mod error;
+mod file;
+mod flags;
+mod section;
+mod units;
+mod values;
+
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use error::{Error, Place, Problem};
 
 use crate::exchange::{Limits, Timeouts};
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
 use crate::{upstream, xdp};
+
+/// Bytes of a configuration file: some 500,000 routes. Ends the reading of what is no file.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Reads the file, if there is one, lays the flags over it and checks the whole. `cpus` are those
+/// the process may use.
+pub fn load(path: Option<&Path>, flags: &Overrides, cpus: &[usize]) -> Result<Config, Error> {
+    let bytes = path.map_or(Ok(Vec::new()), |path| {
+        read(path).map_err(|cause| Error::Unreadable { path: path.to_owned(), cause })
+    })?;
+    check::check(&bytes, flags, cpus)
+        .map_err(|problems| Error::Wrong { path: path.map(Path::to_owned), problems })
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let message = format!("larger than {} MiB", FILE_BYTES_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
 
 /// A checked configuration: every name resolved to an index, every value within its range.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +98,8 @@ pub struct Overrides {
     pub cores: Option<String>,
     /// `--listen`: replaces every listener of the file.
     pub listen: Vec<SocketAddr>,
-    /// `--upstream HOST:PORT`: one upstream of these endpoints serves every route of the file's place.
+    /// `--upstream HOST:PORT`: one upstream of these endpoints, serving every host and path, in
+    /// place of the file's upstreams and routes.
     pub upstream: Vec<String>,
     /// `--admin`: an address or `off`.
     pub admin: Option<String>,

@@ -31,7 +31,7 @@ pub struct Spec {
 }
 
 /// One `host:port` as written: the host is a name or an address without brackets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointSpec {
     /// A DNS name, or an IPv4 or IPv6 address.
     pub host: String,

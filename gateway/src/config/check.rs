@@ -1,0 +1,231 @@
+//! Reads the document table by table into a [`Config`] and finds every mistake on the way. Each
+//! key is one line here: its name, what it may be, its default.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::error::{Place, Problem};
+use super::file::{Document, Kind};
+use super::section::{Section, read_document};
+use super::units::{bytes, duration, rate};
+use super::values::{
+    address, boolean, check_name, cores, endpoint, integer, interface, once, parsed, path, word,
+};
+use super::{Config, Listener, Overrides, Route, flags};
+use crate::exchange::{Limits, Timeouts};
+use crate::routing::{HostPattern, PathPattern};
+use crate::telemetry::access_log;
+use crate::{upstream, xdp};
+
+/// The upstream that `--upstream` makes.
+pub(super) const UPSTREAM_DEFAULT: &str = "default";
+
+/// What `xdp.mode` may be.
+pub(super) const MODES: [(&str, xdp::Mode); 3] =
+    [("native", xdp::Mode::Native), ("generic", xdp::Mode::Generic), ("auto", xdp::Mode::Auto)];
+
+/// What `access_log.format` may be.
+const FORMATS: [(&str, Option<access_log::Format>); 3] = [
+    ("json", Some(access_log::Format::Json)),
+    ("combined", Some(access_log::Format::Combined)),
+    ("off", None),
+];
+
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+
+const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
+const ROUTES_HINT: &str = "write [[routes]] with an upstream, or give --upstream";
+const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-interface";
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// No timeout can be switched off.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+/// Zero stops at once.
+const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=DAY;
+/// A start line and a few fields must fit; a buffer of the upper end is held per busy connection.
+const HEAD_BYTES: RangeInclusive<u64> = 1 << 10..=64 << 10;
+const BODY_BYTES: RangeInclusive<u64> = 0..=1024 << 40;
+/// From one page to more sources than a machine has memory for.
+const TABLE_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
+const COUNT: RangeInclusive<i64> = 1..=1_000_000_000;
+/// From one a minute to as many as the kernel's clock tells apart (2^14 ns).
+const CONNECTION_RATE: RangeInclusive<f64> = 1.0 / 60.0..=60_000.0;
+
+pub(super) fn check(
+    bytes: &[u8],
+    overrides: &Overrides,
+    cpus: &[usize],
+) -> Result<Config, Vec<Problem>> {
+    let text = str::from_utf8(bytes).map_err(|error| vec![not_utf8(bytes, error.valid_up_to())])?;
+    let mut document = Document::parse(text);
+    flags::lay_over(&mut document.root, overrides);
+    read_document(&document, |root| config(root, cpus))
+}
+
+fn not_utf8(bytes: &[u8], position: usize) -> Problem {
+    let newlines = bytes.iter().take(position).filter(|&&byte| byte == b'\n').count();
+    let message = "not UTF-8: save the file in that encoding".to_owned();
+    Problem { place: Place::Line(1 + newlines), key: String::new(), message }
+}
+
+fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
+    let (cores, drain_timeout) = root.table("runtime", |table| runtime(table, cpus));
+    let timeouts = root.table("timeouts", timeouts);
+    let limits = root.table("limits", limits);
+    let listeners = listeners(root);
+    let admin = root.table("admin", |table| admin(table, &listeners));
+    let access_log = root.table("access_log", access_log);
+    let xdp = root.has("xdp").then(|| root.table("xdp", xdp));
+    let upstreams = upstreams(root);
+    let routes = routes(root, &upstreams);
+    Config {
+        cores,
+        drain_timeout,
+        timeouts,
+        limits,
+        admin,
+        access_log,
+        xdp,
+        listeners,
+        upstreams,
+        routes,
+    }
+}
+
+fn runtime(table: &mut Section<'_>, cpus: &[usize]) -> (Vec<usize>, Duration) {
+    (
+        table.value("cores", cpus.to_vec(), |kind| cores(kind, cpus)),
+        table.value("drain_timeout", DRAIN_TIMEOUT_DEFAULT, duration(DRAIN_TIMEOUT)),
+    )
+}
+
+fn timeouts(table: &mut Section<'_>) -> Timeouts {
+    let default = Timeouts::default();
+    Timeouts {
+        head: table.value("head", default.head, duration(TIMEOUT)),
+        body: table.value("body", default.body, duration(TIMEOUT)),
+        keep_alive: table.value("keep_alive", default.keep_alive, duration(TIMEOUT)),
+        connect: table.value("connect", default.connect, duration(TIMEOUT)),
+        response: table.value("response", default.response, duration(TIMEOUT)),
+    }
+}
+
+fn limits(table: &mut Section<'_>) -> Limits {
+    let default = Limits::default();
+    let requests = default.requests_per_connection;
+    Limits {
+        head_bytes: table.value("head_bytes", default.head_bytes, bytes(HEAD_BYTES)),
+        fields: table.value("fields", default.fields, integer(1..=1000)),
+        body_bytes: table.value("body_bytes", default.body_bytes, bytes(BODY_BYTES)),
+        connections: table.value("connections", default.connections, |kind| match kind {
+            Kind::Text(text) if text == "auto" => Ok(None),
+            other => {
+                integer(COUNT)(other).map(Some).map_err(|error| format!("{error}, or \"auto\""))
+            }
+        }),
+        requests_per_connection: table.value("requests_per_connection", requests, integer(COUNT)),
+    }
+}
+
+fn listeners(root: &mut Section<'_>) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    let mut seen = HashSet::new();
+    root.tables("listeners", LISTENERS_HINT, |_, table| {
+        let address = table.required("address", "write \"0.0.0.0:8080\"", |kind| {
+            let address = address(kind)?;
+            // Each listener at port 0 gets a port of its own.
+            if address.port() == 0 { Ok(address) } else { once(&mut seen, address) }
+        });
+        listeners.extend(address.map(|address| Listener { address }));
+    });
+    listeners
+}
+
+fn admin(table: &mut Section<'_>, listeners: &[Listener]) -> Option<SocketAddr> {
+    table.value("address", Some(ADMIN_DEFAULT), |kind| match kind {
+        Kind::Text(text) if text == "off" => Ok(None),
+        _ => {
+            let address = address(kind).map_err(|message| format!("{message}, or \"off\""))?;
+            let taken = |listener: &Listener| listener.address == address && address.port() != 0;
+            match listeners.iter().any(taken) {
+                true => Err(format!("{address} is a listener's, which clients reach")),
+                false => Ok(Some(address)),
+            }
+        }
+    })
+}
+
+fn access_log(table: &mut Section<'_>) -> Option<access_log::Settings> {
+    let format = table.value("format", Some(access_log::Format::Json), word(&FORMATS));
+    let path = table.value("path", None, |kind| match kind {
+        Kind::Text(text) if text == "-" => Ok(None),
+        other => path(other).map(Some),
+    });
+    format.map(|format| access_log::Settings { format, path })
+}
+
+fn xdp(table: &mut Section<'_>) -> xdp::Settings {
+    let mut seen = HashSet::new();
+    xdp::Settings {
+        interfaces: table
+            .list("interfaces", INTERFACES_HINT, |kind| once(&mut seen, interface(kind)?)),
+        mode: table.value("mode", xdp::Mode::Native, word(&MODES)),
+        enforce: table.value("enforce", false, boolean),
+        required: table.value("required", false, boolean),
+        connection_rate: table.value("connection_rate", 50.0, rate(CONNECTION_RATE)),
+        connection_burst: table.value("connection_burst", 200, integer(1..=100_000)),
+        table_bytes: table.value("table", 8 << 20, |kind| {
+            let bytes: u64 = bytes(TABLE_BYTES)(kind)?;
+            match bytes.is_power_of_two() {
+                true => Ok(bytes),
+                false => Err("must be a power of two, as in \"8MiB\"".to_owned()),
+            }
+        }),
+        ipv4_prefix: table.value("ipv4_prefix", 32, integer(1..=32)),
+        ipv6_prefix: table.value("ipv6_prefix", 64, integer(1..=128)),
+        object: table.optional("object", path),
+    }
+}
+
+fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
+    let mut upstreams = Vec::new();
+    root.named_tables("upstreams", |name, table| {
+        if let Err(message) = check_name(name) {
+            table.reject(message);
+        }
+        let mut seen = HashSet::new();
+        upstreams.push(upstream::Spec {
+            name: name.to_owned(),
+            endpoints: table.list("endpoints", "write [\"127.0.0.1:9000\"]", |kind| {
+                once(&mut seen, endpoint(kind)?)
+            }),
+            idle_connections: table.value("idle_connections", 64, integer(0..=10_000)),
+            idle_timeout: table.value("idle_timeout", IDLE_TIMEOUT_DEFAULT, duration(TIMEOUT)),
+        });
+    });
+    upstreams
+}
+
+fn routes(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Vec<Route> {
+    let positions = upstreams.iter().enumerate();
+    let positions = positions.map(|(position, spec)| (spec.name.clone(), position)).collect();
+    let mut routes = Vec::new();
+    let mut seen = HashMap::new();
+    root.tables("routes", ROUTES_HINT, |position, table| {
+        let host = table.value("host", HostPattern::Any, parsed);
+        let path = table.value("path", PathPattern::Prefix("/".to_owned()), parsed);
+        let upstream = table.reference("upstream", &positions);
+        let body_bytes = table.optional("body_bytes", bytes(BODY_BYTES));
+        if table.is_right()
+            && let Some(same) = seen.insert((host.clone(), path.clone()), position)
+        {
+            table.reject(format!("the same host and path as routes[{same}]"));
+        }
+        routes.extend(upstream.map(|upstream| Route { host, path, upstream, body_bytes }));
+    });
+    routes
+}

@@ -1,0 +1,120 @@
+//! What a person wrote: the values of the TOML file, each with its place.
+//!
+//! serde stops at the first key it dislikes, and a person with four mistakes would start the
+//! gateway four times. So the file stays a document, and [`super::check`] reads it key by key.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::error::{Place, Problem};
+
+/// The file's values, and the mistakes that kept others from being read.
+pub(super) struct Document {
+    pub(super) root: Table,
+    pub(super) syntax: Vec<Problem>,
+}
+
+/// A table, by key.
+#[derive(Default)]
+pub(super) struct Table(pub(super) BTreeMap<String, Value>);
+
+/// One value and where it was written.
+pub(super) struct Value {
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+}
+
+/// What a value is.
+pub(super) enum Kind {
+    Text(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    Datetime,
+    List(Vec<Value>),
+    Table(Table),
+}
+
+impl Document {
+    /// Reads as much as the syntax allows. The parser limits how deep values may nest.
+    pub(super) fn parse(text: &str) -> Self {
+        let lines = Lines::new(text);
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let syntax = errors.iter().map(|error| Problem {
+            place: lines.place(error.span().map_or(0, |span| span.start)),
+            key: String::new(),
+            message: error.message().to_owned(),
+        });
+        Self { syntax: syntax.collect(), root: Table::new(root.into_inner(), &lines) }
+    }
+}
+
+impl Table {
+    fn new(table: DeTable<'_>, lines: &Lines) -> Self {
+        let entry = |(key, value): (Spanned<_>, _)| (key.into_inner(), Value::new(value, lines));
+        Self(table.into_iter().map(entry).map(|(key, value)| (key.into(), value)).collect())
+    }
+
+    /// The table at `key`, made when absent; `None` if something else was written there.
+    pub(super) fn table_at(&mut self, key: &str, place: Place) -> Option<&mut Table> {
+        let empty = Value { place, kind: Kind::Table(Table::default()) };
+        match &mut self.0.entry(key.to_owned()).or_insert(empty).kind {
+            Kind::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+}
+
+impl Value {
+    fn new(value: Spanned<DeValue<'_>>, lines: &Lines) -> Self {
+        let place = lines.place(value.span().start);
+        let kind = match value.into_inner() {
+            DeValue::String(text) => Kind::Text(text.into()),
+            DeValue::Integer(integer) => Kind::Integer(saturated(&integer)),
+            DeValue::Float(float) => Kind::Float(float.as_str().parse().unwrap_or(f64::NAN)),
+            DeValue::Boolean(boolean) => Kind::Boolean(boolean),
+            DeValue::Datetime(_) => Kind::Datetime,
+            DeValue::Array(array) => {
+                Kind::List(array.into_iter().map(|value| Value::new(value, lines)).collect())
+            }
+            DeValue::Table(table) => Kind::Table(Table::new(table, lines)),
+        };
+        Self { place, kind }
+    }
+}
+
+impl Kind {
+    /// As a message names it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a string",
+            Self::Integer(_) => "an integer",
+            Self::Float(_) => "a float",
+            Self::Boolean(_) => "a boolean",
+            Self::Datetime => "a date or time",
+            Self::List(_) => "an array",
+            Self::Table(_) => "a table",
+        }
+    }
+}
+
+/// What does not fit is out of any range a key has, so the nearest end serves as well.
+fn saturated(integer: &DeInteger<'_>) -> i64 {
+    let nearest = if integer.as_str().starts_with('-') { i64::MIN } else { i64::MAX };
+    i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(nearest)
+}
+
+/// Where each line but the first begins.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn new(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(newline, _)| newline + 1).collect())
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place::Line(1 + self.0.partition_point(|&start| start <= offset))
+    }
+}

@@ -1,0 +1,271 @@
+//! Values that are no quantities: numbers, words, names, addresses, CPUs.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::file::Kind;
+use super::section::shown;
+use crate::routing;
+use crate::upstream::EndpointSpec;
+
+/// Bytes of an upstream's name: it becomes a metric's label.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of an interface's name (IFNAMSIZ without its NUL).
+const INTERFACE_BYTES_MAX: usize = 15;
+
+pub(super) fn text(kind: &Kind) -> Result<&str, String> {
+    match kind {
+        Kind::Text(text) => Ok(text),
+        other => Err(format!("must be a string, is {}", other.name())),
+    }
+}
+
+pub(super) fn boolean(kind: &Kind) -> Result<bool, String> {
+    match kind {
+        Kind::Boolean(boolean) => Ok(*boolean),
+        other => Err(format!("must be true or false, is {}", other.name())),
+    }
+}
+
+/// As whatever integer the range fits in.
+pub(super) fn integer<T: TryFrom<i64>>(
+    range: RangeInclusive<i64>,
+) -> impl Fn(&Kind) -> Result<T, String> {
+    move |kind| {
+        let expected = format!("must be a whole number, {} to {}", range.start(), range.end());
+        match kind {
+            Kind::Integer(integer) if range.contains(integer) => {
+                T::try_from(*integer).map_err(|_| expected)
+            }
+            Kind::Integer(_) => Err(expected),
+            other => Err(format!("{expected}, is {}", other.name())),
+        }
+    }
+}
+
+/// One of the words, as what it stands for.
+pub(super) fn word<T: Clone>(words: &[(&str, T)]) -> impl Fn(&Kind) -> Result<T, String> {
+    move |kind| {
+        let expected = || {
+            let words: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            words.join(", ")
+        };
+        let text =
+            text(kind).map_err(|_| format!("must be one of {}, is {}", expected(), kind.name()))?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        found
+            .map(|(_, meaning)| meaning.clone())
+            .ok_or_else(|| format!("{} is none of {}", shown(text), expected()))
+    }
+}
+
+/// What reads itself from a string.
+pub(super) fn parsed<T: FromStr<Err: Display>>(kind: &Kind) -> Result<T, String> {
+    text(kind)?.parse().map_err(|error: T::Err| error.to_string())
+}
+
+pub(super) fn path(kind: &Kind) -> Result<PathBuf, String> {
+    match text(kind)? {
+        "" => Err("is empty: write a path".to_owned()),
+        path if path.contains('\0') => Err("a path has no NUL".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+pub(super) fn address(kind: &Kind) -> Result<SocketAddr, String> {
+    let text = text(kind)?;
+    text.parse().map_err(|_| match text.rsplit_once(':') {
+        Some((host, _)) if routing::is_name(host) && !host.is_empty() => format!(
+            "{} is not an address: write the IP address instead of a name, as in \"127.0.0.1:8080\"",
+            shown(text)
+        ),
+        Some(("", port)) => format!(
+            "{} is not an address: write \"0.0.0.0:{port}\" or \"[::]:{port}\" for all of this machine's",
+            shown(text)
+        ),
+        _ => format!("{} is not an address: write \"127.0.0.1:8080\" or \"[::1]:8080\"", shown(text)),
+    })
+}
+
+/// `host:port`; an IPv6 address in brackets. Nothing is looked up here.
+pub(super) fn endpoint(kind: &Kind) -> Result<EndpointSpec, String> {
+    let text = text(kind)?;
+    let wrong = |why: &str| format!("{} is not an endpoint: {why}", shown(text));
+    if text.contains("://") {
+        return Err(wrong("write host:port, without a scheme"));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(wrong("it has no port, write \"127.0.0.1:9000\" or \"orders.internal:9000\""));
+    };
+    let port = port.parse().ok().filter(|&port| port != 0 && !text.contains('+'));
+    let port = port.ok_or_else(|| wrong("the port must be 1 to 65535"))?;
+    let address = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse().ok().filter(IpAddr::is_ipv6).map(|ip| ip.to_string()),
+        None if host.contains(':') => {
+            return Err(wrong("an IPv6 address stands in brackets, as in \"[::1]:9000\""));
+        }
+        // A final dot keeps the resolver from trying its search domains.
+        None => routing::is_name(host.strip_suffix('.').unwrap_or(host))
+            .then(|| host.to_ascii_lowercase()),
+    };
+    let host = address.ok_or_else(|| wrong("write a DNS name or an IP address before the port"))?;
+    Ok(EndpointSpec { host, port })
+}
+
+pub(super) fn interface(kind: &Kind) -> Result<String, String> {
+    let name = text(kind)?;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
+    match (1..=INTERFACE_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) {
+        true => Ok(name.to_owned()),
+        false => {
+            Err(format!("{} is not an interface: write a name as `ip link` shows it", shown(name)))
+        }
+    }
+}
+
+/// What may stand in `[upstreams.NAME]`.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) {
+        true => Ok(()),
+        false => Err(format!(
+            "{} is not a name: use 1 to {NAME_BYTES_MAX} of a-z, A-Z, 0-9, \"-\", \"_\" and \".\"",
+            shown(name)
+        )),
+    }
+}
+
+/// The value, unless it was there before.
+pub(super) fn once<T: Clone + Eq + Hash>(seen: &mut HashSet<T>, value: T) -> Result<T, String> {
+    match seen.insert(value.clone()) {
+        true => Ok(value),
+        false => Err("is written twice".to_owned()),
+    }
+}
+
+/// The CPUs to run on: `"all"`, how many, or which; `cpus` are those the process may use.
+pub(super) fn cores(kind: &Kind, cpus: &[usize]) -> Result<Vec<usize>, String> {
+    let count = match kind {
+        Kind::Text(text) if text == "all" => cpus.len(),
+        Kind::Text(text) => match text.parse() {
+            Ok(count) => count,
+            Err(_) => return core_list(text, cpus),
+        },
+        Kind::Integer(count) => usize::try_from(*count).unwrap_or(0),
+        other => {
+            return Err(format!(
+                "must be \"all\", a number or a list such as \"0-3,6\", is {}",
+                other.name()
+            ));
+        }
+    };
+    match cpus.get(..count) {
+        Some(cores) if count > 0 => Ok(cores.to_vec()),
+        _ => {
+            Err(format!("must be 1 to {}: this process may use CPUs {}", cpus.len(), ranges(cpus)))
+        }
+    }
+}
+
+fn core_list(text: &str, cpus: &[usize]) -> Result<Vec<usize>, String> {
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
+            return Err(format!(
+                "{} is none of \"all\", a number, or a list such as \"0-3,6\"",
+                shown(text)
+            ));
+        };
+        if first > last {
+            return Err(format!("{first}-{last} runs backwards: write {last}-{first}"));
+        }
+        // Ends at the first CPU there is not, so a huge range costs nothing.
+        for core in first..=last {
+            if !cpus.contains(&core) {
+                return Err(format!("no CPU {core}: this process may use CPUs {}", ranges(cpus)));
+            }
+            if cores.contains(&core) {
+                return Err(format!("CPU {core} is listed twice"));
+            }
+            cores.push(core);
+        }
+    }
+    Ok(cores)
+}
+
+/// `0-3,6`, as `core_list` reads it.
+fn ranges(cpus: &[usize]) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for &cpu in cpus {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == cpu => *last = cpu,
+            _ => ranges.push((cpu, cpu)),
+        }
+    }
+    let shown = ranges.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &str) -> Kind {
+        Kind::Text(text.to_owned())
+    }
+
+    #[test]
+    fn reads_cores() {
+        let read = |text: &str| cores(&kind(text), &[0, 1, 2, 3, 6]);
+        assert_eq!(read("all"), Ok(vec![0, 1, 2, 3, 6]));
+        assert_eq!(read("2"), Ok(vec![0, 1]));
+        assert_eq!(cores(&Kind::Integer(5), &[0, 1, 2, 3, 6]), Ok(vec![0, 1, 2, 3, 6]));
+        assert_eq!(read("6,0-1"), Ok(vec![6, 0, 1]));
+        assert_eq!(read("3-3"), Ok(vec![3]));
+        let may_use = "this process may use CPUs 0-3,6".to_owned();
+        assert_eq!(read("0"), Err(format!("must be 1 to 5: {may_use}")));
+        assert_eq!(read("6"), Err(format!("must be 1 to 5: {may_use}")));
+        assert_eq!(read("0-18446744073709551615"), Err(format!("no CPU 4: {may_use}")));
+        for wrong in ["", "1,", "a", "1-", "-1", "2-1", "0,0", "0-1,1", "1 ,2", "*"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reads_endpoints() {
+        let read = |text: &str| endpoint(&kind(text)).map(|spec| (spec.host, spec.port));
+        assert_eq!(read("127.0.0.1:9000"), Ok(("127.0.0.1".to_owned(), 9000)));
+        assert_eq!(read("[::1]:9000"), Ok(("::1".to_owned(), 9000)));
+        assert_eq!(read("Orders.internal:1"), Ok(("orders.internal".to_owned(), 1)));
+        for wrong in [
+            "",
+            ":",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "::1:1",
+            "[a]:1",
+            "[127.0.0.1]:1",
+            "http://a:1",
+            "a:1/",
+            "a b:1",
+            "[::1]",
+            "a..b:1",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

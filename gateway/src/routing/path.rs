@@ -1,0 +1,107 @@
+//! Paths: what a route may ask of them, and the routes of one host by path.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use super::{insert_length, key};
+
+/// What a route asks of the request's path (without query).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    /// This path and no other.
+    Exact(String),
+    /// Every path that begins with this prefix, which ends in `/`, and the prefix without that
+    /// `/`: `/api/*` is `/api/` and serves `/api`, `/api/` and `/api/users`, but not `/apis`.
+    Prefix(String),
+}
+
+impl FromStr for PathPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let body = text.strip_suffix('*').filter(|body| body.ends_with('/')).unwrap_or(text);
+        let complaint = if !text.starts_with('/') {
+            "a path begins with \"/\""
+        } else if body.contains('*') {
+            "a \"*\" may only be the last segment, as in \"/api/*\""
+        } else if body.contains('?') || body.contains('#') {
+            "a path has no query and no fragment"
+        } else if body.split('/').any(|segment| segment == "." || segment == "..") {
+            "a path has no \".\" or \"..\" segments"
+        } else if !body.bytes().all(|byte| byte.is_ascii_graphic()) {
+            "write spaces, controls and what is not ASCII percent-encoded, as clients send them"
+        } else if body.len() < text.len() {
+            return Ok(Self::Prefix(body.to_owned()));
+        } else {
+            return Ok(Self::Exact(text.to_owned()));
+        };
+        Err(format!("{text:?}: {complaint}"))
+    }
+}
+
+/// The routes of one host.
+#[derive(Clone, Debug)]
+pub(super) struct Paths<T> {
+    exact: HashMap<Box<[u8]>, T>,
+    /// By prefix without its final `/`, so that `/api/*` is found for `/api`, too.
+    prefixes: HashMap<Box<[u8]>, T>,
+    /// Distinct lengths of the prefixes, longest first. A path is probed at these only, so a
+    /// request with thousands of slashes costs no more than one with as many as the routes have.
+    prefix_lengths: Vec<usize>,
+}
+
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), prefixes: HashMap::new(), prefix_lengths: Vec::new() }
+    }
+}
+
+impl<T> Paths<T> {
+    pub(super) fn insert(&mut self, path: PathPattern, target: T) {
+        match path {
+            PathPattern::Exact(path) => self.exact.entry(key(path)).or_insert(target),
+            PathPattern::Prefix(mut prefix) => {
+                prefix.truncate(prefix.len().saturating_sub(1));
+                insert_length(&mut self.prefix_lengths, prefix.len());
+                self.prefixes.entry(key(prefix)).or_insert(target)
+            }
+        };
+    }
+
+    pub(super) fn lookup(&self, path: &[u8]) -> Option<&T> {
+        self.exact.get(path).or_else(|| {
+            self.prefix_lengths.iter().find_map(|&length| {
+                let (prefix, rest) = path.split_at_checked(length)?;
+                let at_boundary = rest.is_empty() || rest.starts_with(b"/");
+                at_boundary.then(|| self.prefixes.get(prefix)).flatten()
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_paths() {
+        let exact = |path: &str| Ok(PathPattern::Exact(path.to_owned()));
+        let prefix = |path: &str| Ok(PathPattern::Prefix(path.to_owned()));
+        assert_eq!("/".parse(), exact("/"));
+        assert_eq!("/a/b".parse(), exact("/a/b"));
+        assert_eq!("/a/".parse(), exact("/a/"));
+        assert_eq!("/a%20b/..c".parse(), exact("/a%20b/..c"));
+        assert_eq!("/*".parse(), prefix("/"));
+        assert_eq!("/a/*".parse(), prefix("/a/"));
+    }
+
+    #[test]
+    fn refuses_what_no_request_should_match() {
+        for wrong in [
+            "", "*", "a", "api/*", "/a*", "/*/a", "/**", "/a/**", "/a/*/", "/a?b", "/a#b", "/a b",
+            "/a/../b", "/..", "/./a", "/a\n", "/ü", "/a/\0/*",
+        ] {
+            assert!(wrong.parse::<PathPattern>().is_err(), "{wrong:?}");
+        }
+    }
+}
