@@ -1,0 +1,416 @@
+//! The counters as Prometheus reads them (text exposition format 0.0.4), all workers summed.
+
+use std::fmt::{Display, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Upstream, Worker};
+
+/// What the answer's `Content-Type` says.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Every metric there is, in the order written.
+pub const NAMES: [&str; 25] = [
+    "gateway_build_info",
+    "gateway_start_time_seconds",
+    "gateway_workers",
+    "gateway_connections_accepted_total",
+    "gateway_connections_refused_total",
+    "gateway_connections_open",
+    "gateway_requests_in_flight",
+    "gateway_requests_rejected_total",
+    "gateway_panics_total",
+    "gateway_responses_total",
+    "gateway_request_duration_seconds",
+    "gateway_downstream_bytes_total",
+    "gateway_deadlines_total",
+    "gateway_access_log_lines_dropped_total",
+    "gateway_upstream_requests_total",
+    "gateway_upstream_connections_total",
+    "gateway_upstream_connections_idle",
+    "gateway_upstream_connect_failures_total",
+    "gateway_upstream_failures_total",
+    "gateway_upstream_retries_total",
+    "gateway_upstream_response_duration_seconds",
+    "gateway_xdp_packets_total",
+    "gateway_xdp_counters_readable",
+    "process_open_fds",
+    "process_max_fds",
+];
+
+/// All that one answer is made of.
+#[derive(Debug)]
+pub struct Scrape<'a> {
+    /// Every worker's counters.
+    pub workers: &'a [&'a Worker],
+    /// The upstreams' names, in the configuration's order.
+    pub upstreams: &'a [String],
+    /// The kernel program's counters: `None` without a program, `Err` when they cannot be read.
+    pub kernel: Option<Result<Vec<KernelCounter>, ()>>,
+    /// Access log lines the output did not take.
+    pub access_log_lines_lost: u64,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Descriptors the process has open, if that can be found out.
+    pub open_fds: Option<u64>,
+    /// Descriptors it may have.
+    pub max_fds: u64,
+}
+
+/// Packets the kernel program treated alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCounter {
+    /// What became of them.
+    pub verdict: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// How many, all CPUs summed.
+    pub packets: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// A metric without labels that is one number of each worker.
+type WorkerRow = (&'static str, Kind, &'static str, fn(&Worker) -> u64);
+
+const WORKER_ROWS: [WorkerRow; 6] = [
+    (
+        "gateway_connections_accepted_total",
+        Kind::Counter,
+        "Client connections accepted.",
+        |worker| worker.connections_accepted.value(),
+    ),
+    (
+        "gateway_connections_refused_total",
+        Kind::Counter,
+        "Client connections refused because a cap was reached.",
+        |worker| worker.connections_refused.value(),
+    ),
+    ("gateway_connections_open", Kind::Gauge, "Client connections open now.", |worker| {
+        worker.connections_open.value()
+    }),
+    ("gateway_requests_in_flight", Kind::Gauge, "Requests being answered now.", |worker| {
+        worker.requests_in_flight.value()
+    }),
+    (
+        "gateway_requests_rejected_total",
+        Kind::Counter,
+        "Requests refused by the HTTP parser.",
+        |worker| worker.requests_rejected.value(),
+    ),
+    (
+        "gateway_panics_total",
+        Kind::Counter,
+        "Connections lost to a mistake in the gateway itself.",
+        |worker| worker.panics.value(),
+    ),
+];
+
+/// A metric labelled by upstream that is one number of each worker's row for it.
+type UpstreamRow = (&'static str, Kind, &'static str, fn(&Upstream) -> u64);
+
+const UPSTREAM_ROWS: [UpstreamRow; 6] = [
+    (
+        "gateway_upstream_requests_total",
+        Kind::Counter,
+        "Requests sent to an upstream, tries included.",
+        |upstream| upstream.requests.value(),
+    ),
+    (
+        "gateway_upstream_connections_total",
+        Kind::Counter,
+        "Connections opened to an upstream.",
+        |upstream| upstream.connections.value(),
+    ),
+    (
+        "gateway_upstream_connections_idle",
+        Kind::Gauge,
+        "Connections kept for the next request.",
+        |upstream| upstream.connections_idle.value(),
+    ),
+    (
+        "gateway_upstream_connect_failures_total",
+        Kind::Counter,
+        "Attempts to connect that failed.",
+        |upstream| upstream.connect_failures.value(),
+    ),
+    (
+        "gateway_upstream_failures_total",
+        Kind::Counter,
+        "Requests that failed after a connection stood.",
+        |upstream| upstream.failures.value(),
+    ),
+    (
+        "gateway_upstream_retries_total",
+        Kind::Counter,
+        "Requests sent again because a kept connection had died.",
+        |upstream| upstream.retries.value(),
+    ),
+];
+
+/// Writes everything. Metrics come in the order of [`NAMES`].
+pub fn render(scrape: &Scrape<'_>) -> String {
+    let mut page = Page(String::with_capacity(16 * 1024));
+    process_start(&mut page, scrape);
+    for (name, kind, help, value) in WORKER_ROWS {
+        page.family(name, kind, help);
+        page.sample(name, &[], sum(scrape.workers, value));
+    }
+    requests(&mut page, scrape);
+    upstreams(&mut page, scrape);
+    kernel(&mut page, scrape);
+    descriptors(&mut page, scrape);
+    page.0
+}
+
+fn process_start(page: &mut Page, scrape: &Scrape<'_>) {
+    page.family("gateway_build_info", Kind::Gauge, "Always 1; the label says what runs.");
+    page.sample("gateway_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let started = scrape.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    page.family("gateway_start_time_seconds", Kind::Gauge, "Unix time the gateway started at.");
+    page.sample("gateway_start_time_seconds", &[], started.as_millis() as f64 / 1000.0);
+    page.family("gateway_workers", Kind::Gauge, "Worker threads, one to a core.");
+    page.sample("gateway_workers", &[], scrape.workers.len());
+}
+
+fn requests(page: &mut Page, scrape: &Scrape<'_>) {
+    let workers = scrape.workers;
+    let name = "gateway_responses_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Finished requests by status; none: the client got no answer.",
+    );
+    for code in 0..600 {
+        let count =
+            sum(workers, |worker| worker.responses.get(code).map_or(0, |count| count.value()));
+        if count > 0 {
+            let label = if code == 0 { "none".to_owned() } else { code.to_string() };
+            page.sample(name, &[("code", &label)], count);
+        }
+    }
+
+    let name = "gateway_request_duration_seconds";
+    page.family(name, Kind::Histogram, "From a request's head to the end of its response.");
+    page.histogram(name, None, workers.iter().map(|worker| &worker.request_duration));
+
+    let name = "gateway_downstream_bytes_total";
+    page.family(name, Kind::Counter, "Bytes read from (in) and written to (out) clients.");
+    let bytes_in = sum(workers, |worker| worker.downstream_bytes_in.value());
+    let bytes_out = sum(workers, |worker| worker.downstream_bytes_out.value());
+    page.sample(name, &[("direction", "in")], bytes_in);
+    page.sample(name, &[("direction", "out")], bytes_out);
+
+    let name = "gateway_deadlines_total";
+    page.family(name, Kind::Counter, "Deadlines that passed.");
+    for (index, label) in Deadline::LABELS.iter().enumerate() {
+        let count =
+            sum(workers, |worker| worker.deadlines.get(index).map_or(0, |count| count.value()));
+        page.sample(name, &[("deadline", label)], count);
+    }
+
+    let name = "gateway_access_log_lines_dropped_total";
+    page.family(name, Kind::Counter, "Access log lines lost, and why.");
+    let queue_full = sum(workers, |worker| worker.access_log_dropped.value());
+    page.sample(name, &[("reason", "queue_full")], queue_full);
+    page.sample(name, &[("reason", "write_failed")], scrape.access_log_lines_lost);
+}
+
+fn upstreams(page: &mut Page, scrape: &Scrape<'_>) {
+    for (name, kind, help, value) in UPSTREAM_ROWS {
+        page.family(name, kind, help);
+        for (index, upstream) in scrape.upstreams.iter().enumerate() {
+            let rows = scrape.workers.iter().filter_map(|worker| worker.upstreams.get(index));
+            page.sample(name, &[("upstream", upstream)], rows.map(value).sum::<u64>());
+        }
+    }
+    let name = "gateway_upstream_response_duration_seconds";
+    page.family(name, Kind::Histogram, "From a request sent to its response's head.");
+    for (index, upstream) in scrape.upstreams.iter().enumerate() {
+        let rows = scrape.workers.iter().filter_map(|worker| worker.upstreams.get(index));
+        page.histogram(name, Some(("upstream", upstream)), rows.map(|row| &row.response_duration));
+    }
+}
+
+/// Without a kernel program its metrics are absent rather than zero: nothing was let pass.
+fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
+    let Some(counters) = &scrape.kernel else { return };
+    if let Ok(counters) = counters {
+        let name = "gateway_xdp_packets_total";
+        page.family(name, Kind::Counter, "Packets seen by the kernel program.");
+        for counter in counters {
+            let labels = [("verdict", counter.verdict), ("reason", counter.reason)];
+            page.sample(name, &labels, counter.packets);
+        }
+    }
+    let name = "gateway_xdp_counters_readable";
+    page.family(name, Kind::Gauge, "1 if the kernel program's counters could be read.");
+    page.sample(name, &[], u8::from(counters.is_ok()));
+}
+
+/// The two names every Prometheus client library uses, so that existing dashboards find them.
+fn descriptors(page: &mut Page, scrape: &Scrape<'_>) {
+    if let Some(open) = scrape.open_fds {
+        page.family("process_open_fds", Kind::Gauge, "Descriptors open now.");
+        page.sample("process_open_fds", &[], open);
+    }
+    page.family("process_max_fds", Kind::Gauge, "Descriptors the process may open.");
+    page.sample("process_max_fds", &[], scrape.max_fds);
+}
+
+fn sum(workers: &[&Worker], value: impl Fn(&Worker) -> u64) -> u64 {
+    workers.iter().map(|worker| value(worker)).sum()
+}
+
+/// The text so far. Writing to a String does not fail, which is why results are dropped here.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.0.push_str(name);
+        let mut separator = '{';
+        for (label, value) in labels {
+            let _ = write!(self.0, "{separator}{label}=\"{}\"", escaped(value));
+            separator = ',';
+        }
+        self.0.push_str(if labels.is_empty() { " " } else { "} " });
+        let _ = writeln!(self.0, "{value}");
+    }
+
+    /// The histograms summed: buckets are cumulative, and the count is their last one.
+    fn histogram<'a>(
+        &mut self,
+        name: &str,
+        label: Option<(&str, &str)>,
+        parts: impl Iterator<Item = &'a Histogram> + Clone,
+    ) {
+        let bounds = DURATION_BOUNDS_US.iter().map(|us| seconds(*us).to_string());
+        let mut count = 0;
+        for (index, bound) in bounds.chain(["+Inf".to_owned()]).enumerate() {
+            count += parts
+                .clone()
+                .filter_map(|part| part.buckets.get(index))
+                .map(|bucket| bucket.value())
+                .sum::<u64>();
+            let labels: Vec<_> = label.into_iter().chain([("le", bound.as_str())]).collect();
+            self.sample(&format!("{name}_bucket"), &labels, count);
+        }
+        let labels: Vec<_> = label.into_iter().collect();
+        let sum_us = parts.map(|part| part.sum_us.value()).sum();
+        self.sample(&format!("{name}_sum"), &labels, seconds(sum_us));
+        self.sample(&format!("{name}_count"), &labels, count);
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    Duration::from_micros(us).as_secs_f64()
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(workers: &[&Worker], upstreams: &[&str]) -> String {
+        render(&Scrape {
+            workers,
+            upstreams: &upstreams.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(),
+            kernel: Some(Ok(vec![KernelCounter { verdict: "drop", reason: "rate", packets: 7 }])),
+            access_log_lines_lost: 2,
+            started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),
+            open_fds: Some(12),
+            max_fds: 1024,
+        })
+    }
+
+    #[track_caller]
+    fn assert_has(page: &str, line: &str) {
+        assert!(page.lines().any(|have| have == line), "{line} is not in\n{page}");
+    }
+
+    #[test]
+    fn names_lists_every_metric_and_each_has_help_and_type() {
+        let page = page(&[&Worker::new(1)], &["orders"]);
+        let names = |prefix: &str| -> Vec<String> {
+            page.lines()
+                .filter_map(|line| line.strip_prefix(prefix))
+                .map(|rest| rest.split(' ').next().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(names("# TYPE "), NAMES);
+        assert_eq!(names("# HELP "), NAMES);
+    }
+
+    #[test]
+    fn workers_are_summed() {
+        let (a, b) = (Worker::new(2), Worker::new(2));
+        a.connections_accepted.add(2);
+        b.connections_accepted.add(3);
+        a.responses[200].add(4);
+        b.responses[200].add(1);
+        b.responses[0].add(1);
+        b.upstreams[1].requests.add(9);
+        b.deadline(Deadline::Connect);
+        a.access_log_dropped.add(1);
+
+        let page = page(&[&a, &b], &["orders", "users"]);
+
+        assert_has(&page, "gateway_workers 2");
+        assert_has(&page, "gateway_connections_accepted_total 5");
+        assert_has(&page, "gateway_responses_total{code=\"200\"} 5");
+        assert_has(&page, "gateway_responses_total{code=\"none\"} 1");
+        assert!(!page.contains("code=\"404\""));
+        assert_has(&page, "gateway_upstream_requests_total{upstream=\"orders\"} 0");
+        assert_has(&page, "gateway_upstream_requests_total{upstream=\"users\"} 9");
+        assert_has(&page, "gateway_deadlines_total{deadline=\"connect\"} 1");
+        assert_has(&page, "gateway_access_log_lines_dropped_total{reason=\"queue_full\"} 1");
+        assert_has(&page, "gateway_access_log_lines_dropped_total{reason=\"write_failed\"} 2");
+        assert_has(&page, "gateway_xdp_packets_total{verdict=\"drop\",reason=\"rate\"} 7");
+        assert_has(&page, "gateway_start_time_seconds 1795417510.25");
+        assert_has(&page, "process_open_fds 12");
+    }
+
+    #[test]
+    fn histograms_are_cumulative_and_in_seconds() {
+        let (a, b) = (Worker::new(1), Worker::new(1));
+        a.request_duration.record(Duration::from_micros(250));
+        b.request_duration.record(Duration::from_micros(251));
+        b.request_duration.record(Duration::from_secs(60));
+        b.upstreams[0].response_duration.record(Duration::from_millis(1));
+
+        let page = page(&[&a, &b], &["orders"]);
+
+        let name = "gateway_request_duration_seconds";
+        assert_has(&page, &format!("{name}_bucket{{le=\"0.00025\"}} 1"));
+        assert_has(&page, &format!("{name}_bucket{{le=\"0.0005\"}} 2"));
+        assert_has(&page, &format!("{name}_bucket{{le=\"30\"}} 2"));
+        assert_has(&page, &format!("{name}_bucket{{le=\"+Inf\"}} 3"));
+        assert_has(&page, &format!("{name}_sum 60.000501"));
+        assert_has(&page, &format!("{name}_count 3"));
+        let name = "gateway_upstream_response_duration_seconds";
+        assert_has(&page, &format!("{name}_bucket{{upstream=\"orders\",le=\"0.001\"}} 1"));
+        assert_has(&page, &format!("{name}_count{{upstream=\"orders\"}} 1"));
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let page = page(&[&Worker::new(1)], &["a\"b\\c\nd"]);
+        assert_has(&page, "gateway_upstream_requests_total{upstream=\"a\\\"b\\\\c\\nd\"} 0");
+    }
+}
