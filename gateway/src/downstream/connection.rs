@@ -45,7 +45,8 @@ pub(super) struct Connection {
 /// Serves a connection until it ends.
 pub async fn run(shared: Rc<Shared>, stream: Stream, peer: SocketAddr) {
     let client = peer.ip().to_canonical().to_string().into_boxed_str();
-    let mut connection = Connection { stream, buffer: Buffer::default(), peer, client, requests: 0 };
+    let mut connection =
+        Connection { stream, buffer: Buffer::default(), peer, client, requests: 0 };
     let mut sent = 0;
     while connection.wait(&shared).await {
         let mut head = shared.resources.request_heads.borrow_mut().pop().unwrap_or_default();
@@ -57,7 +58,10 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, peer: SocketAddr) {
             Next::Keep => {}
             Next::Close => break,
             // Boxed, as few connections end like this.
-            Next::Linger => break Box::pin(connection.linger(&shared)).await,
+            Next::Linger => {
+                Box::pin(connection.linger(&shared)).await;
+                break;
+            }
         }
     }
     shared.resources.buffers.give_head(std::mem::take(&mut connection.buffer));

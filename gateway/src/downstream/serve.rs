@@ -44,14 +44,20 @@ pub(super) async fn serve(
     context.consumed.set(head.len);
     context.request_read.set(matches!(framing, Framing::Empty | Framing::Length(0)));
     let gap = resources.timeouts.body;
-    let mut responder =
-        Some(Responder::new(&mut stream.writer, &request, &resources.date, gap));
+    let mut responder = Some(Responder::new(&mut stream.writer, &request, &resources.date, gap));
     let mut surplus = BytesMut::new();
 
     let mut upstream = None;
-    let result =
-        answer(shared, &request, &mut stream.reader, &mut responder, &context, &mut upstream, &mut surplus)
-            .await;
+    let result = answer(
+        shared,
+        &request,
+        &mut stream.reader,
+        &mut responder,
+        &context,
+        &mut upstream,
+        &mut surplus,
+    )
+    .await;
     let (next, error) = match result {
         Ok(persistent) => (next(persistent, &context), None),
         Err(error) => (fail(shared, &request, responder, &context, error).await, Some(error)),
@@ -148,17 +154,12 @@ async fn fail(
 }
 
 /// Answers what never became a request: a head that was refused, or did not come in time.
-pub(super) async fn refuse(
-    shared: &Rc<Shared>,
-    connection: &mut Connection,
-    error: Error,
-) -> Next {
+pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, error: Error) -> Next {
     let resources = &shared.resources;
     let Some(status) = error.status() else { return Next::Close };
     resources.metrics.requests_rejected.add(1);
     let writer = &mut connection.stream.writer;
-    let about =
-        Answer { status, persistent: false, version: Version::Http11, with_body: true };
+    let about = Answer { status, persistent: false, version: Version::Http11, with_body: true };
     let sent = responder::answer(writer, &resources.date, about, resources.timeouts.body).await;
     finish(shared, &refused_entry(connection.peer, status, error));
     if sent.is_ok() { Next::Linger } else { Next::Close }
