@@ -138,7 +138,7 @@ fn listeners(root: &mut Section<'_>) -> Vec<Listener> {
         let address = table.required("address", "write \"0.0.0.0:8080\"", |kind| {
             let address = address(kind)?;
             // Each listener at port 0 gets a port of its own.
-            if address.port() == 0 { Ok(address) } else { once(&mut seen, address) }
+            if address.port() == 0 { Ok(address) } else { once(&mut seen, address, kind) }
         });
         listeners.extend(address.map(|address| Listener { address }));
     });
@@ -172,7 +172,7 @@ fn xdp(table: &mut Section<'_>) -> xdp::Settings {
     let mut seen = HashSet::new();
     xdp::Settings {
         interfaces: table
-            .list("interfaces", INTERFACES_HINT, |kind| once(&mut seen, interface(kind)?)),
+            .list("interfaces", INTERFACES_HINT, |kind| once(&mut seen, interface(kind)?, kind)),
         mode: table.value("mode", xdp::Mode::Native, word(&MODES)),
         enforce: table.value("enforce", false, boolean),
         required: table.value("required", false, boolean),
@@ -201,7 +201,7 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
         upstreams.push(upstream::Spec {
             name: name.to_owned(),
             endpoints: table.list("endpoints", "write [\"127.0.0.1:9000\"]", |kind| {
-                once(&mut seen, endpoint(kind)?)
+                once(&mut seen, endpoint(kind)?, kind)
             }),
             idle_connections: table.value("idle_connections", 64, integer(0..=10_000)),
             idle_timeout: table.value("idle_timeout", IDLE_TIMEOUT_DEFAULT, duration(TIMEOUT)),

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// The longest text a message repeats; a key or value may be as long as the file.
+pub(super) const SHOWN_CHARS_MAX: usize = 60;
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -61,27 +64,26 @@ impl fmt::Display for Error {
         match self {
             Self::Unreadable { path, cause } => write!(f, "{}: {cause}", path.display()),
             Self::Wrong { path, problems } => {
-                for (position, Problem { place, key, message }) in problems.iter().enumerate() {
-                    let newline = if position == 0 { "" } else { "\n" };
-                    f.write_str(newline)?;
-                    if let (Some(path), Place::Whole | Place::Line(_)) = (path, place) {
-                        write!(f, "{}:", path.display())?;
-                    }
-                    match place {
-                        Place::Whole if path.is_some() => f.write_str(" ")?,
-                        Place::Whole => {}
-                        Place::Line(line) => write!(f, "{line}: ")?,
-                        Place::Flag(flag) => write!(f, "{flag}: ")?,
-                    }
-                    // A flag stands for its key.
-                    if !key.is_empty() && !matches!(place, Place::Flag(_)) {
-                        write!(f, "{key}: ")?;
-                    }
-                    f.write_str(message)?;
-                }
-                Ok(())
+                let lines = problems.iter().map(|problem| problem.line(path.as_deref()));
+                f.write_str(&lines.collect::<Vec<_>>().join("\n"))
             }
         }
+    }
+}
+
+impl Problem {
+    /// `config/gateway.toml:14: routes[2].upstream: no upstream named "billing" (have: api, web)`.
+    fn line(&self, path: Option<&Path>) -> String {
+        let Self { place, key, message } = self;
+        let file = path.map(|path| format!("{}:", path.display())).unwrap_or_default();
+        let place = match place {
+            // Its name says which key is meant.
+            Place::Flag(flag) => return format!("{flag}: {message}"),
+            Place::Line(line) => format!("{file}{line}:"),
+            Place::Whole => file,
+        };
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        format!("{place} {key}{message}").trim_start().to_owned()
     }
 }
 
@@ -92,4 +94,12 @@ impl std::error::Error for Error {
             Self::Wrong { .. } => None,
         }
     }
+}
+
+/// A value as a message repeats it: quoted, on one line, not too long.
+pub(super) fn shown(text: &str) -> String {
+    let mut chars = text.chars();
+    let start: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
+    let more = if chars.next().is_some() { "…" } else { "" };
+    format!("{start:?}{more}")
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::error::{Place, Problem};
+use super::error::{Place, Problem, shown};
 
 /// The file's values, and the mistakes that kept others from being read.
 pub(super) struct Document {
@@ -42,10 +42,14 @@ impl Document {
     pub(super) fn parse(text: &str) -> Self {
         let lines = Lines::new(text);
         let (root, errors) = DeTable::parse_recoverable(text);
-        let syntax = errors.iter().map(|error| Problem {
-            place: lines.place(error.span().map_or(0, |span| span.start)),
-            key: String::new(),
-            message: error.message().to_owned(),
+        let syntax = errors.iter().map(|error| {
+            let span = error.span().unwrap_or_default();
+            let place = lines.place(span.start);
+            let message = match text.get(span) {
+                None | Some("") => error.message().to_owned(),
+                Some(at) => format!("{}: {}", error.message(), shown(at)),
+            };
+            Problem { place, key: String::new(), message }
         });
         Self { syntax: syntax.collect(), root: Table::new(root.into_inner(), &lines) }
     }

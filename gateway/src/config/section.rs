@@ -3,11 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Place, Problem};
+use super::error::{Place, Problem, SHOWN_CHARS_MAX, shown};
 use super::file::{Document, Kind, Table, Value};
-
-/// The longest text a message repeats; a key or value may be as long as the file.
-const SHOWN_CHARS_MAX: usize = 60;
 
 /// How many names a message lists.
 const LISTED_MAX: usize = 12;
@@ -168,7 +165,8 @@ impl<'a> Section<'a> {
             None => (&empty, self.place),
             Some(Value { place, kind: Kind::Table(table) }) => (table, *place),
             Some(Value { place, kind }) => {
-                let message = format!("must be a table, is {}: write [{key}]", kind.name());
+                let message =
+                    format!("must be a table, is {}: write [{key}] above its keys", kind.name());
                 self.wrong(*place, key, message);
                 (&empty, *place)
             }
@@ -320,12 +318,4 @@ fn plain(key: &str) -> String {
         true => key.to_owned(),
         false => shown(key),
     }
-}
-
-/// A value as a message repeats it: quoted, on one line, not too long.
-pub(super) fn shown(text: &str) -> String {
-    let mut chars = text.chars();
-    let start: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
-    let more = if chars.next().is_some() { "…" } else { "" };
-    format!("{start:?}{more}")
 }

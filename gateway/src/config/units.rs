@@ -4,8 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::error::shown;
 use super::file::Kind;
-use super::section::shown;
 
 /// Milliseconds in a unit, the largest first.
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -58,7 +58,8 @@ pub(super) fn rate(range: RangeInclusive<f64>) -> impl Fn(&Kind) -> Result<f64, 
             })?,
             other => return Err(format!("must be a rate such as \"50/s\", is {}", other.name())),
         };
-        let message = || format!("must be {}/s to {}/s", range.start(), range.end());
+        let message =
+            || format!("must be {} to {}", show_rate(*range.start()), show_rate(*range.end()));
         range.contains(&rate).then_some(rate).ok_or_else(message)
     }
 }
@@ -95,6 +96,10 @@ fn show(number: u64, units: &[(&str, u64)]) -> String {
     let whole =
         units.iter().find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor));
     whole.map_or_else(|| "0".to_owned(), |(unit, factor)| format!("{}{unit}", number / factor))
+}
+
+fn show_rate(rate: f64) -> String {
+    if rate < 1.0 { format!("{}/m", rate * 60.0) } else { format!("{rate}/s") }
 }
 
 #[cfg(test)]
@@ -135,14 +140,14 @@ mod tests {
 
     #[test]
     fn reads_rates() {
-        let read = rate(0.01..=60_000.0);
+        let read = rate(0.5..=60_000.0);
         for fifty in [text("50/s"), text("50"), text("3000/m"), Kind::Integer(50)] {
             assert_eq!(read(&fifty), Ok(50.0));
         }
         assert_eq!(read(&text("0.5/s")), Ok(0.5));
         assert_eq!(read(&Kind::Float(0.5)), Ok(0.5));
         for out in [Kind::Integer(0), Kind::Float(f64::NAN), Kind::Integer(i64::MAX), text("0/s")] {
-            assert_eq!(read(&out), Err("must be 0.01/s to 60000/s".to_owned()));
+            assert_eq!(read(&out), Err("must be 30/m to 60000/s".to_owned()));
         }
         for wrong in ["", "/s", "50/", "50/x", "50s", "-1/s", "1e3/s", "inf", "nan/s", "."] {
             assert!(read(&text(wrong)).unwrap_err().contains("is not a rate"), "{wrong}");

@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::error::shown;
 use super::file::Kind;
-use super::section::shown;
 use crate::routing;
 use crate::upstream::EndpointSpec;
 
@@ -80,16 +80,15 @@ pub(super) fn path(kind: &Kind) -> Result<PathBuf, String> {
 
 pub(super) fn address(kind: &Kind) -> Result<SocketAddr, String> {
     let text = text(kind)?;
-    text.parse().map_err(|_| match text.rsplit_once(':') {
-        Some((host, _)) if routing::is_name(host) && !host.is_empty() => format!(
-            "{} is not an address: write the IP address instead of a name, as in \"127.0.0.1:8080\"",
-            shown(text)
-        ),
-        Some(("", port)) => format!(
-            "{} is not an address: write \"0.0.0.0:{port}\" or \"[::]:{port}\" for all of this machine's",
-            shown(text)
-        ),
-        _ => format!("{} is not an address: write \"127.0.0.1:8080\" or \"[::1]:8080\"", shown(text)),
+    let why = |host: &str, port: &str| match host {
+        "" => format!("write \"0.0.0.0:{port}\" or \"[::]:{port}\" for all this machine has"),
+        _ if host.parse::<IpAddr>().is_ok() => "the port must be 0 to 65535".to_owned(),
+        _ if routing::is_name(host) => "write the IP address in place of the name".to_owned(),
+        _ => "write \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
+    };
+    text.parse().map_err(|_| {
+        let (host, port) = text.rsplit_once(':').unwrap_or(("/", ""));
+        format!("{} is not an address: {}", shown(text), why(host, port))
     })
 }
 
@@ -141,11 +140,15 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// The value, unless it was there before.
-pub(super) fn once<T: Clone + Eq + Hash>(seen: &mut HashSet<T>, value: T) -> Result<T, String> {
+/// The value read from `kind`, unless it was there before.
+pub(super) fn once<T: Clone + Eq + Hash>(
+    seen: &mut HashSet<T>,
+    value: T,
+    kind: &Kind,
+) -> Result<T, String> {
     match seen.insert(value.clone()) {
         true => Ok(value),
-        false => Err("is written twice".to_owned()),
+        false => Err(format!("{} is there already", shown(text(kind)?))),
     }
 }
 

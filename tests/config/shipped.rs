@@ -1,0 +1,96 @@
+//! The files under `config/`: all of them are right, and the reference says the truth.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use gateway::config::{Error, Overrides, load};
+use toml::{Table, Value};
+
+use super::{CPUS, enter_repository, load_bytes, toml_files};
+
+#[test]
+fn all_are_right() {
+    enter_repository();
+    for file in [toml_files("config"), toml_files("config/examples")].concat() {
+        load(Some(&file), &Overrides::default(), &CPUS).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Keys without a default stand in the reference as `#key = value`.
+fn reference_with_every_key() -> String {
+    let text = fs::read_to_string("config/reference.toml").unwrap();
+    let lines = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(key) if key.starts_with(char::is_alphabetic) => format!("{key}\n"),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+/// A key no table has makes the check list those it has; they must be the reference's own.
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    enter_repository();
+    let mut reference: Table = reference_with_every_key().parse().unwrap();
+    load_bytes(reference.to_string().as_bytes(), &Overrides::default()).unwrap();
+
+    let mut written = BTreeSet::new();
+    add_stray_keys("", &mut reference, &mut written);
+    let Err(Error::Wrong { problems, .. }) =
+        load_bytes(reference.to_string().as_bytes(), &Overrides::default())
+    else {
+        panic!("stray keys pass");
+    };
+    let known: BTreeSet<_> = problems
+        .iter()
+        .flat_map(|problem| {
+            let table = problem.key.strip_suffix(STRAY).unwrap();
+            let (_, keys) = problem.message.trim_end_matches(')').split_once("(have: ").unwrap();
+            keys.split(", ").map(move |key| format!("{table}{key}"))
+        })
+        .collect();
+    assert_eq!(written, known, "left: config/reference.toml, right: what the check accepts");
+}
+
+const STRAY: &str = "stray-key-far-from-any-other";
+
+/// Adds [`STRAY`] to every table but the one that holds upstreams by name.
+fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>) {
+    for (key, value) in table.iter_mut() {
+        written.insert(format!("{path}{key}"));
+        match value {
+            Value::Table(upstreams) if key == "upstreams" => {
+                for (name, upstream) in upstreams.iter_mut() {
+                    let table = upstream.as_table_mut().unwrap();
+                    add_stray_keys(&format!("{path}{key}.{name}."), table, written);
+                }
+            }
+            Value::Table(table) => add_stray_keys(&format!("{path}{key}."), table, written),
+            Value::Array(elements) => {
+                for (position, element) in elements.iter_mut().enumerate() {
+                    if let Value::Table(table) = element {
+                        add_stray_keys(&format!("{path}{key}[{position}]."), table, written);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    table.insert(STRAY.to_owned(), Value::Boolean(true));
+}
+
+/// What the reference writes out is what leaving it out means.
+#[test]
+fn the_reference_has_the_defaults() {
+    enter_repository();
+    let required = r#"
+        listeners = [{ address = "0.0.0.0:8080" }]
+        upstreams.example.endpoints = ["127.0.0.1:9000", "[::1]:9000", "example.internal:9000"]
+        routes = [{ upstream = "example" }]
+        xdp.interfaces = ["eth0"]
+    "#;
+    assert_eq!(
+        load(Some(Path::new("config/reference.toml")), &Overrides::default(), &CPUS).unwrap(),
+        load_bytes(required.as_bytes(), &Overrides::default()).unwrap()
+    );
+}
