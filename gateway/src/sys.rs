@@ -4,7 +4,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
 /// Shuts down reading, writing or both on a socket; whatever waits on it is woken.
@@ -18,10 +20,20 @@ pub fn shutdown_socket(fd: RawFd, how: Shutdown) -> io::Result<()> {
     shutdown(fd, how).map_err(io::Error::from)
 }
 
+/// Lets closing a socket send a reset (socket(7), SO_LINGER with no time).
+pub fn reset_on_close(socket: &impl AsRawFd) {
+    // If it fails the socket is broken already, and its peer knows.
+    let _ = set_socket_linger(borrow(socket), Some(Duration::ZERO));
+}
+
 /// Whether a connected socket has nothing to say: no byte to read, no end of stream, no error.
 pub fn is_quiet(socket: &impl AsRawFd) -> bool {
-    // SAFETY: `socket` owns the descriptor and is borrowed for longer than this call.
-    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-    let peeked = recv(fd, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = recv(borrow(socket), &mut [0u8; 1], flags);
     matches!(peeked, Err(rustix::io::Errno::AGAIN))
+}
+
+fn borrow(socket: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: `socket` owns the descriptor, and the borrow cannot outlive the one of `socket`.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }

@@ -46,9 +46,9 @@ impl Response<'_, '_> {
         responder: &mut Option<Responder<'_>>,
     ) -> Result<Ended, Error> {
         let mut buffer = self.resources.buffers.body();
-        let mut head = self.resources.response_heads.borrow_mut().pop().unwrap_or_default();
+        let mut head = self.resources.response_heads.take();
         let result = self.run(reader, responder, &mut buffer, &mut head).await;
-        self.resources.response_heads.borrow_mut().push(head);
+        self.resources.response_heads.give(head);
         self.resources.buffers.give_body(buffer);
         result
     }

@@ -28,6 +28,8 @@ pub(super) enum Next {
     Close,
     /// It is closed once the client has had time to read the answer.
     Linger,
+    /// It is reset, so that a response cut short does not look whole.
+    Reset,
 }
 
 /// One client connection.
@@ -49,14 +51,18 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, peer: SocketAddr) {
         Connection { stream, buffer: Buffer::default(), peer, client, requests: 0 };
     let mut sent = 0;
     while connection.wait(&shared).await {
-        let mut head = shared.resources.request_heads.borrow_mut().pop().unwrap_or_default();
+        let mut head = shared.resources.request_heads.take();
         let next = connection.request(&shared, &mut head).await;
-        shared.resources.request_heads.borrow_mut().push(head);
+        shared.resources.request_heads.give(head);
         let sent_before = std::mem::replace(&mut sent, connection.stream.writer.sent());
         shared.resources.metrics.downstream_bytes_out.add(sent - sent_before);
         match next {
             Next::Keep => {}
             Next::Close => break,
+            Next::Reset => {
+                connection.stream.reset_on_close();
+                break;
+            }
             // Boxed, as few connections end like this.
             Next::Linger => {
                 Box::pin(connection.linger(&shared)).await;

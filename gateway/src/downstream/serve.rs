@@ -19,6 +19,7 @@ use crate::http::headers::Name;
 use crate::http::target;
 use crate::net::Reader;
 use crate::telemetry::access_log::Entry;
+use crate::telemetry::metrics;
 
 /// Serves one request whose head is complete.
 pub(super) async fn serve(
@@ -141,7 +142,14 @@ async fn fail(
     context: &Context,
     error: Error,
 ) -> Next {
-    let (Some(responder), Some(status)) = (responder, error.status()) else { return Next::Close };
+    if error == Error::ClientStalled {
+        shared.resources.metrics.deadline(metrics::Deadline::ResponseWrite);
+    }
+    let (Some(responder), Some(status)) = (responder, error.status()) else {
+        // A client of HTTP/1.0 may be told the end of a body by the end of the connection.
+        let looks_whole = request.head.version == Version::Http10 && context.status.get() != 0;
+        return if looks_whole { Next::Reset } else { Next::Close };
+    };
     // What is left of a request that was not read to its end cannot be told from the next one.
     let persistent = request.persistent
         && context.request_read.get()

@@ -25,10 +25,10 @@ use crate::telemetry::metrics;
 pub struct Resources {
     /// Buffers to read into.
     pub buffers: Buffers,
-    /// Heads to parse into, kept for their memory.
-    pub request_heads: RefCell<Vec<RequestHead>>,
-    /// Heads to parse into, kept for their memory.
-    pub response_heads: RefCell<Vec<ResponseHead>>,
+    /// Heads to parse into.
+    pub request_heads: Kept<RequestHead>,
+    /// Heads to parse into.
+    pub response_heads: Kept<ResponseHead>,
     /// The deadlines of the worker's sockets.
     pub deadlines: Rc<Deadlines>,
     /// The value of Date fields.
@@ -41,6 +41,28 @@ pub struct Resources {
     pub metrics: Arc<metrics::Worker>,
     /// Whether the worker is to end: no connection is kept any more.
     pub draining: Cell<bool>,
+}
+
+/// How many heads of a kind a worker keeps; those of a burst above it are freed.
+const KEPT_MAX: usize = 512;
+
+/// Values that are used again for the memory they have grown.
+#[derive(Debug, Default)]
+pub struct Kept<T>(RefCell<Vec<T>>);
+
+impl<T: Default> Kept<T> {
+    /// One that was kept, or a new one.
+    pub fn take(&self) -> T {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps `value` for the next one who takes.
+    pub fn give(&self, value: T) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < KEPT_MAX {
+            kept.push(value);
+        }
+    }
 }
 
 impl Resources {

@@ -71,6 +71,11 @@ impl Stream {
         }
     }
 
+    /// Lets the close of this connection be a reset.
+    pub fn reset_on_close(&self) {
+        sys::reset_on_close(self.reader.socket());
+    }
+
     /// Whether nothing has come in: an idle connection that is not quiet is closing or broken.
     pub fn is_quiet(&self) -> bool {
         sys::is_quiet(self.reader.socket())

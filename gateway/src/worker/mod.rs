@@ -20,7 +20,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::Config;
 use crate::downstream::{Route, Shared};
-use crate::exchange::Resources;
+use crate::exchange::{Kept, Resources};
 use crate::net::rt::{self, Bell};
 use crate::net::{Buffers, Deadlines, Listener};
 use crate::routing::Table;
@@ -146,8 +146,8 @@ fn shared(
             .map(|sender| RefCell::new(AccessLog::new(sender, Arc::clone(&metrics)))),
         resources: Resources {
             buffers: Buffers::new(config.limits.head_bytes),
-            request_heads: RefCell::default(),
-            response_heads: RefCell::default(),
+            request_heads: Kept::default(),
+            response_heads: Kept::default(),
             deadlines,
             date: RefCell::default(),
             timeouts: config.timeouts.clone(),
