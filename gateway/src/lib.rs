@@ -14,3 +14,5 @@ pub mod xdp;
 pub mod config;
 
 pub mod worker;
+
+pub mod control;
