@@ -16,3 +16,5 @@ pub mod config;
 pub mod worker;
 
 pub mod control;
+
+pub mod cli;

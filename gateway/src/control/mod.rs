@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_types, reason = "control hands its parts to the workers' threads")]
 
 mod admin;
+mod cpus;
 mod descriptors;
 mod error;
 mod lifecycle;
@@ -23,6 +24,7 @@ use crate::telemetry::{access_log, metrics, prometheus};
 use crate::worker::mailbox::{self, Handle};
 use crate::{worker, xdp};
 use admin::Status;
+pub use cpus::usable_cpus;
 pub use error::Error;
 use lifecycle::{Lifecycle, Step};
 
