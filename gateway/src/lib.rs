@@ -21,3 +21,7 @@ pub mod config;
 
 pub mod downstream;
 pub mod worker;
+
+pub mod control;
+
+pub mod cli;

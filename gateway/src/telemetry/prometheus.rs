@@ -9,7 +9,7 @@ use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Upstream, Worker};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 24] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -32,7 +32,6 @@ pub const NAMES: [&str; 25] = [
     "gateway_upstream_retries_total",
     "gateway_upstream_response_duration_seconds",
     "gateway_xdp_packets_total",
-    "gateway_xdp_counters_readable",
     "process_open_fds",
     "process_max_fds",
 ];
@@ -44,8 +43,8 @@ pub struct Scrape<'a> {
     pub workers: &'a [&'a Worker],
     /// The upstreams' names, in the configuration's order.
     pub upstreams: &'a [String],
-    /// The kernel program's counters: `None` without a program, `Err` when they cannot be read.
-    pub kernel: Option<Result<Vec<KernelCounter>, ()>>,
+    /// The kernel program's counters; none without a program.
+    pub kernel: &'a [KernelCounter],
     /// Access log lines the output did not take.
     pub access_log_lines_lost: u64,
     /// When the process started.
@@ -236,20 +235,17 @@ fn upstreams(page: &mut Page, scrape: &Scrape<'_>) {
     }
 }
 
-/// Without a kernel program its metrics are absent rather than zero: nothing was let pass.
+/// Without a kernel program the metric is absent rather than zero: nothing was let pass.
 fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
-    let Some(counters) = &scrape.kernel else { return };
-    if let Ok(counters) = counters {
-        let name = "gateway_xdp_packets_total";
-        page.family(name, Kind::Counter, "Packets seen by the kernel program.");
-        for counter in counters {
-            let labels = [("verdict", counter.verdict), ("reason", counter.reason)];
-            page.sample(name, &labels, counter.packets);
-        }
+    if scrape.kernel.is_empty() {
+        return;
     }
-    let name = "gateway_xdp_counters_readable";
-    page.family(name, Kind::Gauge, "1 if the kernel program's counters could be read.");
-    page.sample(name, &[], u8::from(counters.is_ok()));
+    let name = "gateway_xdp_packets_total";
+    page.family(name, Kind::Counter, "Packets the kernel program looked at.");
+    for counter in scrape.kernel {
+        let labels = [("verdict", counter.verdict), ("reason", counter.reason)];
+        page.sample(name, &labels, counter.packets);
+    }
 }
 
 /// The two names every Prometheus client library uses, so that existing dashboards find them.
@@ -331,7 +327,7 @@ mod tests {
         render(&Scrape {
             workers,
             upstreams: &upstreams.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(),
-            kernel: Some(Ok(vec![KernelCounter { verdict: "drop", reason: "rate", packets: 7 }])),
+            kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],
             access_log_lines_lost: 2,
             started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),
             open_fds: Some(12),

@@ -1,0 +1,255 @@
+//! What the command line may say. What it means is decided in `main` and in `config`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::Overrides;
+use crate::xdp;
+
+const EXAMPLES: &str = "\
+Examples:
+  gateway --listen 127.0.0.1:8080 --upstream 127.0.0.1:9000
+  gateway run --config gateway.toml
+  gateway run --config gateway.toml --xdp-interface eth0 --conn-rate 50/s --xdp-enforce
+  gateway check gateway.toml
+
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration.";
+
+/// An API gateway: one proxy thread per core, connection limits in the kernel.
+///
+/// Without a command it runs, as `gateway run` does.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway until SIGTERM or SIGINT.
+    #[command(after_help = EXAMPLES)]
+    Run(Box<Run>),
+    /// Find every mistake in a configuration file without running it.
+    Check {
+        /// The file to check.
+        file: PathBuf,
+    },
+    /// Print the version.
+    Version,
+}
+
+/// Flags of `gateway run`; each wins over the file.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Configuration file (TOML); flags win over what it says
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How much to say on standard error: error, warn, info, debug, trace, off, or by module
+    /// such as "info,gateway::xdp=debug" [default: $GATEWAY_LOG, else info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// Address and port to accept clients on; repeatable, replaces the file's listeners
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
+    listen: Vec<SocketAddr>,
+
+    /// Where requests go; repeat it to share them between several endpoints
+    #[arg(long, value_name = "HOST:PORT")]
+    upstream: Vec<String>,
+
+    /// CPUs to run on, one worker each: "all", a number of CPUs, or a list such as "0-3,6"
+    /// [default: all]
+    #[arg(long, value_name = "CPUS")]
+    cores: Option<String>,
+
+    /// Where /metrics, /healthz and /readyz are served, or "off" [default: 127.0.0.1:9901]
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<String>,
+
+    /// Write a line per request to standard output [default: what the file says]
+    #[arg(long, value_name = "FORMAT", value_parser = ["json", "combined", "off"])]
+    access_log: Option<String>,
+
+    /// Limit new connections per source in the kernel, on this interface; repeatable.
+    /// Needs root, or CAP_BPF and CAP_NET_ADMIN
+    #[arg(long, value_name = "IF", help_heading = "Kernel limits (XDP)")]
+    xdp_interface: Vec<String>,
+
+    /// Where the kernel program runs: in the driver (native), in the network stack (generic:
+    /// any interface, slower), or auto: native if the driver can [default: native]
+    #[arg(
+        long,
+        value_name = "MODE",
+        help_heading = "Kernel limits (XDP)",
+        value_parser = xdp_mode()
+    )]
+    xdp_mode: Option<xdp::Mode>,
+
+    /// Drop what is over the limit; without this it is only counted
+    #[arg(long, help_heading = "Kernel limits (XDP)")]
+    xdp_enforce: bool,
+
+    /// New connections a second from one source, such as 50 or 50/s [default: 50/s]
+    #[arg(long, value_name = "RATE", help_heading = "Kernel limits (XDP)")]
+    conn_rate: Option<String>,
+
+    /// Connections a source may open at once after a pause [default: 200]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Kernel limits (XDP)",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    conn_burst: Option<u32>,
+
+    /// Load this BPF object in place of the built-in one
+    #[arg(long, value_name = "FILE", help_heading = "Kernel limits (XDP)")]
+    xdp_object: Option<PathBuf>,
+}
+
+impl Cli {
+    /// What is to be done.
+    ///
+    /// # Errors
+    /// When it would be to run, and nothing says where to listen or what to serve.
+    pub fn command(self) -> Result<Command, clap::Error> {
+        let command = self.command.unwrap_or_else(|| Command::Run(Box::new(self.run)));
+        if let Command::Run(run) = &command
+            && run.config.is_none()
+            && (run.listen.is_empty() || run.upstream.is_empty())
+        {
+            let mut usage = <Self as CommandFactory>::command();
+            return Err(usage.error(ErrorKind::MissingRequiredArgument, NOTHING));
+        }
+        Ok(command)
+    }
+}
+
+const NOTHING: &str = "nothing to serve; give a file or the two ends:
+  gateway run --config FILE
+  gateway run --listen IP:PORT --upstream HOST:PORT";
+
+impl Run {
+    /// What wins over the file.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            cores: self.cores.clone(),
+            listen: self.listen.clone(),
+            upstream: self.upstream.clone(),
+            admin: self.admin.clone(),
+            access_log: self.access_log.clone(),
+            xdp_interfaces: self.xdp_interface.clone(),
+            xdp_mode: self.xdp_mode,
+            xdp_enforce: self.xdp_enforce,
+            conn_rate: self.conn_rate.clone(),
+            conn_burst: self.conn_burst,
+            xdp_object: self.xdp_object.clone(),
+        }
+    }
+}
+
+fn address(value: &str) -> Result<SocketAddr, String> {
+    value
+        .parse()
+        .map_err(|_| "expected an IP address and a port, such as 0.0.0.0:8080 or [::]:8080".into())
+}
+
+fn xdp_mode() -> impl TypedValueParser<Value = xdp::Mode> {
+    PossibleValuesParser::new(["native", "generic", "auto"]).map(|mode| match mode.as_str() {
+        "native" => xdp::Mode::Native,
+        "generic" => xdp::Mode::Generic,
+        _ => xdp::Mode::Auto,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).and_then(Cli::command)
+    }
+
+    fn run(line: &str) -> Run {
+        match parse(line) {
+            Ok(Command::Run(run)) => *run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_happens_without_a_command() {
+        for line in ["gateway --config a.toml", "gateway run --config a.toml"] {
+            assert_eq!(run(line).config, Some(PathBuf::from("a.toml")));
+        }
+    }
+
+    #[test]
+    fn every_flag_becomes_an_override() {
+        let run = run("gateway --listen 127.0.0.1:80 --listen [::1]:80 --upstream a:1 \
+                       --upstream b:2 --cores 0-1 --admin off --access-log json \
+                       --xdp-interface eth0 --xdp-interface eth1 --xdp-mode generic --xdp-enforce \
+                       --conn-rate 50/s --conn-burst 200 --xdp-object o");
+        assert_eq!(
+            run.overrides(),
+            Overrides {
+                cores: Some("0-1".into()),
+                listen: vec!["127.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()],
+                upstream: vec!["a:1".into(), "b:2".into()],
+                admin: Some("off".into()),
+                access_log: Some("json".into()),
+                xdp_interfaces: vec!["eth0".into(), "eth1".into()],
+                xdp_mode: Some(xdp::Mode::Generic),
+                xdp_enforce: true,
+                conn_rate: Some("50/s".into()),
+                conn_burst: Some(200),
+                xdp_object: Some("o".into()),
+            }
+        );
+    }
+
+    #[test]
+    fn nothing_to_serve_names_both_ways() {
+        for line in ["gateway", "gateway run --cores 1", "gateway --listen 127.0.0.1:80"] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let text = error.to_string();
+            assert!(text.contains("--config FILE") && text.contains("--upstream"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_says_what_would_be_right() {
+        for (line, hint) in [
+            ("gateway --upstream a:1 --listen localhost:80", "such as 0.0.0.0:8080"),
+            ("gateway --config a --access-log xml", "json, combined, off"),
+            ("gateway --config a --xdp-mode fast", "native, generic, auto"),
+            ("gateway --config a --conn-burst 0", "1.."),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_of_run_do_not_mix_with_other_commands() {
+        assert!(parse("gateway --cores 1 version").is_err());
+        assert!(matches!(parse("gateway version"), Ok(Command::Version)));
+        assert!(matches!(parse("gateway check a.toml"), Ok(Command::Check { .. })));
+    }
+}

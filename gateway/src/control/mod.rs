@@ -1,0 +1,346 @@
+//! The control plane: one thread that starts everything, watches over it and ends it. It is one
+//! loop over [`Event`]; its parts only send events. Nothing here carries a request, and nothing
+//! here runs on a worker, so `/metrics` answers even when every worker is stuck.
+
+#![expect(clippy::disallowed_types, reason = "control hands its parts to the workers' threads")]
+
+mod admin;
+mod cpus;
+mod descriptors;
+mod error;
+mod lifecycle;
+mod listen;
+mod resolver;
+mod signals;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::config::Config;
+use crate::telemetry::{access_log, metrics, prometheus};
+use crate::worker::mailbox::{self, Handle};
+use crate::{worker, xdp};
+use admin::Status;
+pub use cpus::usable_cpus;
+pub use error::Error;
+use lifecycle::{Lifecycle, Step};
+
+/// A worker only has to make its ring and its timers before it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads the kernel program's counters, and keeps the program attached until it is dropped.
+type KernelCounters = Box<dyn Fn() -> Vec<prometheus::KernelCounter> + Send + Sync>;
+
+/// What the loop hears of. A worker sends at most two, so the channel needs no bound.
+#[derive(Debug)]
+enum Event {
+    Worker(mailbox::Event),
+    /// SIGTERM or SIGINT.
+    Stop,
+    StartTimeout,
+    DrainTimeout,
+}
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, when a worker dies, and when stopping cuts connections.
+pub fn run(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    runtime.block_on(start_and_supervise(config))
+}
+
+/// Everything that often goes wrong comes first, while a failure costs nobody anything. Signals
+/// keep their default, which is to end the process at once, until there is something to end well.
+async fn start_and_supervise(config: Config) -> Result<(), Error> {
+    let started = SystemTime::now();
+    let descriptors = descriptors::raise_limit();
+    let endpoints = resolver::resolve(&config.upstreams)?;
+    let groups = listen::bind_all(&config.listeners, config.cores.len())?;
+    let admin = config.admin.map(admin::bind).transpose()?;
+    let (access_log, writer) =
+        config.access_log.as_ref().map(start_access_log).transpose()?.unzip();
+
+    let (events, inbox) = unbounded_channel();
+    signals::watch(&events)?;
+    let addresses: Vec<_> = groups.iter().map(|group| group.address).collect();
+    let kernel = attach_kernel(config.xdp.as_ref(), &addresses)?;
+    let new_metrics = || Arc::new(metrics::Worker::new(config.upstreams.len()));
+    let status = Arc::new(Status::new(admin::Sources {
+        started,
+        descriptors,
+        workers: config.cores.iter().map(|_| new_metrics()).collect(),
+        upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+        kernel,
+        access_log_lines_lost: writer.as_ref().map(access_log::Writer::lines_lost),
+    }));
+    let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&status))).transpose()?;
+
+    let drain_timeout = config.drain_timeout;
+    let workers = Workers {
+        connections_max: descriptors::connections_max(&config, descriptors),
+        config: Arc::new(config),
+        endpoints: Arc::new(endpoints),
+        access_log,
+        events: events.clone(),
+    }
+    .start(groups, &status)?;
+    let gateway = Gateway { addresses, admin, drain_timeout, status, workers, events };
+    let outcome = gateway.supervise(inbox).await;
+    if let Some(writer) = writer {
+        writer.finish();
+    }
+    outcome
+}
+
+fn start_access_log(
+    settings: &access_log::Settings,
+) -> Result<(access_log::Sender, access_log::Writer), Error> {
+    access_log::Writer::start(settings)
+        .map_err(|source| Error::AccessLog { path: settings.path.clone(), source })
+}
+
+/// Attaches the kernel program if there is to be one. Where it is not required, the gateway
+/// serves without it, and says so loudly.
+fn attach_kernel(
+    settings: Option<&xdp::Settings>,
+    listeners: &[SocketAddr],
+) -> Result<Option<KernelCounters>, Error> {
+    let Some(settings) = settings else { return Ok(None) };
+    let ports: Vec<u16> = listeners.iter().map(SocketAddr::port).collect();
+    match attach_xdp(settings, &ports) {
+        Ok(counters) => Ok(Some(counters)),
+        Err(error) if settings.required => Err(error),
+        Err(error) => {
+            tracing::error!("{error}; serving WITHOUT connection limits in the kernel");
+            Ok(None)
+        }
+    }
+}
+
+/// The seam to the kernel side.
+fn attach_xdp(_settings: &xdp::Settings, _ports: &[u16]) -> Result<KernelCounters, Error> {
+    Err(Error::Xdp("this build has no kernel program".into()))
+}
+
+/// What all workers are started from.
+struct Workers {
+    config: Arc<Config>,
+    endpoints: Arc<Vec<Vec<SocketAddr>>>,
+    access_log: Option<access_log::Sender>,
+    connections_max: usize,
+    events: UnboundedSender<Event>,
+}
+
+impl Workers {
+    /// Starts a worker on each core; each takes one socket of every group.
+    fn start(self, groups: Vec<listen::Group>, status: &Status) -> Result<Vec<Handle>, Error> {
+        let mut sockets: Vec<_> =
+            groups.into_iter().map(|group| group.sockets.into_iter()).collect();
+        let mut handles = Vec::with_capacity(self.config.cores.len());
+        for ((index, core), metrics) in self.config.cores.iter().enumerate().zip(status.workers()) {
+            let events = self.events.clone();
+            let spec = worker::Spec {
+                index,
+                core: *core,
+                config: Arc::clone(&self.config),
+                endpoints: Arc::clone(&self.endpoints),
+                listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
+                metrics: Arc::clone(metrics),
+                access_log: self.access_log.clone(),
+                connections_max: self.connections_max,
+                // The loop ends before its channel only when the process does.
+                events: Box::new(move |event| drop(events.send(Event::Worker(event)))),
+            };
+            let handle = worker::start(spec).map_err(|source| Error::Worker { index, source })?;
+            handles.push(handle);
+        }
+        Ok(handles)
+    }
+}
+
+/// The gateway once its workers have been started.
+struct Gateway {
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    drain_timeout: Duration,
+    status: Arc<Status>,
+    workers: Vec<Handle>,
+    events: UnboundedSender<Event>,
+}
+
+impl Gateway {
+    async fn supervise(self, mut inbox: UnboundedReceiver<Event>) -> Result<(), Error> {
+        let mut lifecycle = Lifecycle::new(self.workers.len());
+        self.send_after(START_TIMEOUT, Event::StartTimeout);
+        while let Some(event) = inbox.recv().await {
+            match lifecycle.on(event) {
+                Step::Wait => {}
+                Step::Serve => self.announce(),
+                Step::Drain => self.drain(),
+                Step::End => break,
+            }
+        }
+        lifecycle.outcome(self.status.connections_open())
+    }
+
+    fn announce(&self) {
+        self.status.set_ready(true);
+        for address in &self.addresses {
+            tracing::info!("listening on {address}");
+        }
+        if let Some(address) = self.admin {
+            tracing::info!("admin on {address}");
+        }
+    }
+
+    fn drain(&self) {
+        self.status.set_ready(false);
+        tracing::info!(
+            "draining: {} connections open, {:?} to end them",
+            self.status.connections_open(),
+            self.drain_timeout
+        );
+        for worker in &self.workers {
+            worker.drain();
+        }
+        self.send_after(self.drain_timeout, Event::DrainTimeout);
+    }
+
+    fn send_after(&self, delay: Duration, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let _ = events.send(event);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    /// A gateway whose workers are only mailboxes.
+    struct Rig {
+        status: Arc<Status>,
+        events: UnboundedSender<Event>,
+        inboxes: Vec<UnixStream>,
+        outcome: tokio::task::JoinHandle<Result<(), Error>>,
+    }
+
+    impl Rig {
+        fn start(workers: usize, drain_timeout: Duration) -> Self {
+            let (events, inbox) = unbounded_channel();
+            let status = Arc::new(Status::new(admin::Sources {
+                started: SystemTime::now(),
+                descriptors: 1024,
+                workers: (0..workers).map(|_| Arc::new(metrics::Worker::new(0))).collect(),
+                upstreams: Vec::new(),
+                kernel: None,
+                access_log_lines_lost: None,
+            }));
+            let (handles, inboxes) = (0..workers).map(|_| Handle::new().unwrap()).unzip();
+            let gateway = Gateway {
+                addresses: Vec::new(),
+                admin: None,
+                drain_timeout,
+                status: Arc::clone(&status),
+                workers: handles,
+                events: events.clone(),
+            };
+            let outcome = tokio::spawn(gateway.supervise(inbox));
+            Self { status, events, inboxes, outcome }
+        }
+
+        fn send(&self, event: Event) {
+            self.events.send(event).unwrap();
+        }
+
+        fn worker(&self, event: mailbox::Event) {
+            self.send(Event::Worker(event));
+        }
+
+        /// Lets the loop see what was sent.
+        async fn settle(&self) {
+            for _ in 0..8 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn told_to_drain(&self) -> usize {
+            let told = |mut inbox: &UnixStream| {
+                inbox.set_nonblocking(true).unwrap();
+                inbox.read(&mut [0; 8]).is_ok_and(|read| read == 1)
+            };
+            self.inboxes.iter().filter(|inbox| told(inbox)).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn ready_while_all_workers_listen_and_not_while_draining() {
+        let rig = Rig::start(2, Duration::from_secs(30));
+        rig.worker(mailbox::Event::Listening { worker: 0 });
+        rig.settle().await;
+        assert!(!rig.status.is_ready());
+        rig.worker(mailbox::Event::Listening { worker: 1 });
+        rig.settle().await;
+        assert!(rig.status.is_ready());
+        assert_eq!(rig.told_to_drain(), 0);
+
+        rig.send(Event::Stop);
+        rig.settle().await;
+        assert!(!rig.status.is_ready());
+        assert_eq!(rig.told_to_drain(), 2);
+
+        rig.worker(mailbox::Event::Drained { worker: 0 });
+        rig.worker(mailbox::Event::Drained { worker: 1 });
+        assert!(rig.outcome.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_takes_too_long_says_what_it_cuts() {
+        let rig = Rig::start(1, Duration::from_millis(20));
+        rig.worker(mailbox::Event::Listening { worker: 0 });
+        rig.status.workers()[0].connections_open.add(3);
+        rig.send(Event::Stop);
+
+        let error = rig.outcome.await.unwrap().unwrap_err();
+
+        assert_eq!(error.to_string(), "drain timeout: 3 connections were cut");
+    }
+
+    #[test]
+    fn a_gateway_that_cannot_be_had_in_full_is_not_started() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = run(config(address, None)).unwrap_err();
+        assert!(matches!(error, Error::Listen { .. }), "{error}");
+
+        let free = "127.0.0.1:0".parse().unwrap();
+        let error = run(config(free, Some(address))).unwrap_err();
+        assert!(matches!(error, Error::Admin { .. }), "{error}");
+    }
+
+    fn config(listen: SocketAddr, admin: Option<SocketAddr>) -> Config {
+        Config {
+            cores: vec![0],
+            drain_timeout: Duration::from_secs(1),
+            timeouts: Default::default(),
+            limits: Default::default(),
+            admin,
+            access_log: None,
+            xdp: None,
+            listeners: vec![crate::config::Listener { address: listen }],
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The binary: reads the command line and calls the library.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use gateway::cli::{Cli, Command};
+use gateway::config::{Config, Overrides};
+use gateway::{control, telemetry};
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command().unwrap_or_else(|error| error.exit());
+    execute(command).map_or_else(ExitCode::from, |()| ExitCode::SUCCESS)
+}
+
+fn execute(command: Command) -> Result<(), u8> {
+    match command {
+        Command::Run(run) => {
+            telemetry::log::start(run.log_level.as_deref()).map_err(|error| fail(2, error))?;
+            let config = load(run.config.as_deref(), &run.overrides())?;
+            control::run(config).map_err(|error| fail(1, format!("gateway: {error}")))?;
+        }
+        Command::Check { file } => {
+            load(Some(&file), &Overrides::default())?;
+            println!("{}: ok", file.display());
+        }
+        Command::Version => println!("gateway {}", env!("CARGO_PKG_VERSION")),
+    }
+    Ok(())
+}
+
+fn load(_file: Option<&Path>, _overrides: &Overrides) -> Result<Config, u8> {
+    Err(fail(2, format!("no config::load for CPUs {:?}", control::usable_cpus())))
+}
+
+fn fail(code: u8, error: impl Display) -> u8 {
+    eprintln!("{error}");
+    code
+}
