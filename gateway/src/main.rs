@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gateway::cli::{Cli, Command};
-use gateway::config::{Config, Overrides};
+use gateway::config::{self, Config, Overrides};
 use gateway::{control, telemetry};
 
 fn main() -> ExitCode {
@@ -30,8 +30,9 @@ fn execute(command: Command) -> Result<(), u8> {
     Ok(())
 }
 
-fn load(_file: Option<&Path>, _overrides: &Overrides) -> Result<Config, u8> {
-    Err(fail(2, format!("no config::load for CPUs {:?}", control::usable_cpus())))
+fn load(file: Option<&Path>, flags: &Overrides) -> Result<Config, u8> {
+    config::load(file, flags, &control::usable_cpus())
+        .map_err(|error| fail(error.exit_code(), error))
 }
 
 fn fail(code: u8, error: impl Display) -> u8 {

@@ -156,7 +156,7 @@ impl Workers {
                 access_log: self.access_log.clone(),
                 connections_max: self.connections_max,
                 // The loop ends before its channel only when the process does.
-                events: Box::new(move |event| drop(events.send(Event::Worker(event)))),
+                events: Arc::new(move |event| drop(events.send(Event::Worker(event)))),
             };
             let handle = worker::start(spec).map_err(|source| Error::Worker { index, source })?;
             handles.push(handle);
