@@ -74,3 +74,28 @@ fn depth_and_size() {
     survive("[[listeners]]\naddress = \"1.1.1.1:1\"\n".repeat(20_000).as_bytes());
     survive((0..20_000).map(|key| format!("k{key} = 1\n")).collect::<String>().as_bytes());
 }
+
+/// What a terminal would obey, in every place a message may repeat.
+#[test]
+fn controls_in_every_value() {
+    for (before, after) in [
+        ("\"", "\" = 1"),
+        ("runtime.cores = \"", "\""),
+        ("timeouts.head = \"", "\""),
+        ("xdp = { interfaces = [\"", "\"] }"),
+        ("xdp.connection_rate = \"", "\""),
+        ("access_log.format = \"", "\""),
+        ("listeners = [{ address = \"", "\" }]"),
+        ("listeners = [{ address = \":", "\" }]"),
+        ("listeners = [{ address = \"127.0.0.1:", "\" }]"),
+        ("upstreams.api.endpoints = [\"", ":80\"]"),
+        ("upstreams.\"", "\" = {}\nroutes = [{ upstream = \"api\" }]"),
+        ("routes = [{ upstream = \"", "\" }]"),
+        ("routes = [{ host = \"", "\" }]"),
+        ("routes = [{ path = \"", "\" }]"),
+    ] {
+        for control in ["\\u001b[2J", "\\n", "\\u0000", "\\u009b"] {
+            survive(format!("{before}{control}{after}").as_bytes());
+        }
+    }
+}

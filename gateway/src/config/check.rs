@@ -48,8 +48,9 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// A start line and a few fields must fit; a buffer of the upper end is held per busy connection.
 const HEAD_BYTES: RangeInclusive<u64> = 1 << 10..=64 << 10;
+/// The upper end is there to catch a slip of the hand.
 const BODY_BYTES: RangeInclusive<u64> = 0..=1024 << 40;
-/// From one page to more sources than a machine has memory for.
+/// From one page, which is 512 sources, to 134 million of them.
 const TABLE_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const COUNT: RangeInclusive<i64> = 1..=1_000_000_000;
 /// From one a minute to as many as the kernel's clock tells apart (2^14 ns).
@@ -123,9 +124,9 @@ fn limits(table: &mut Section<'_>) -> Limits {
         body_bytes: table.value("body_bytes", default.body_bytes, bytes(BODY_BYTES)),
         connections: table.value("connections", default.connections, |kind| match kind {
             Kind::Text(text) if text == "auto" => Ok(None),
-            other => {
-                integer(COUNT)(other).map(Some).map_err(|error| format!("{error}, or \"auto\""))
-            }
+            other => integer(COUNT)(other)
+                .map(Some)
+                .map_err(|_| format!("must be \"auto\" or a whole number, 1 to {}", COUNT.end())),
         }),
         requests_per_connection: table.value("requests_per_connection", requests, integer(COUNT)),
     }

@@ -1,6 +1,8 @@
-//! The configuration: `file` is what a person wrote, `flags` lays the command line over it,
-//! `check` finds every mistake in both, and [`Config`] is what the program uses, which cannot be
-//! wrong. Nothing here touches the network; names of endpoints are looked up later.
+//! The configuration, from what a person wrote to what the program uses: `file` reads the text
+//! into a document with places, `flags` lays the command line over it, and `check` reads that,
+//! `section` by `section` and through `values` and `units`, into a [`Config`], which cannot be
+//! wrong, or into every mistake there is. Nothing here touches the network; names of endpoints
+//! are looked up later.
 
 mod check;
 mod error;
@@ -27,7 +29,7 @@ use crate::{upstream, xdp};
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Reads the file, if there is one, lays the flags over it and checks the whole. `cpus` are those
-/// the process may use.
+/// the process may use, at least one.
 pub fn load(path: Option<&Path>, flags: &Overrides, cpus: &[usize]) -> Result<Config, Error> {
     let bytes = path.map_or(Ok(Vec::new()), |path| {
         read(path).map_err(|cause| Error::Unreadable { path: path.to_owned(), cause })

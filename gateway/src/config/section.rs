@@ -303,7 +303,7 @@ fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 fn listed(names: &BTreeMap<String, usize>) -> String {
-    let listed: Vec<_> = names.keys().take(LISTED_MAX).map(String::as_str).collect();
+    let listed: Vec<_> = names.keys().take(LISTED_MAX).map(|name| plain(name)).collect();
     match names.len() {
         0 => "none".to_owned(),
         count if count > LISTED_MAX => format!("{}, …", listed.join(", ")),

@@ -81,7 +81,9 @@ pub(super) fn path(kind: &Kind) -> Result<PathBuf, String> {
 pub(super) fn address(kind: &Kind) -> Result<SocketAddr, String> {
     let text = text(kind)?;
     let why = |host: &str, port: &str| match host {
-        "" => format!("write \"0.0.0.0:{port}\" or \"[::]:{port}\" for all this machine has"),
+        "" if port.parse::<u16>().is_ok() => {
+            format!("write \"0.0.0.0:{port}\" or \"[::]:{port}\" for all this machine has")
+        }
         _ if host.parse::<IpAddr>().is_ok() => "the port must be 0 to 65535".to_owned(),
         _ if routing::is_name(host) => "write the IP address in place of the name".to_owned(),
         _ => "write \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
