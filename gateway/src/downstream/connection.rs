@@ -51,9 +51,8 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, peer: SocketAddr) {
         Connection { stream, buffer: Buffer::default(), peer, client, requests: 0 };
     let mut sent = 0;
     while connection.wait(&shared).await {
-        let mut head = shared.resources.request_heads.take();
-        let next = connection.request(&shared, &mut head).await;
-        shared.resources.request_heads.give(head);
+        // Boxed, so that an idle connection has no room for what only an exchange needs.
+        let next = Box::pin(connection.request(&shared)).await;
         let sent_before = std::mem::replace(&mut sent, connection.stream.writer.sent());
         shared.resources.metrics.downstream_bytes_out.add(sent - sent_before);
         match next {
@@ -94,15 +93,18 @@ impl Connection {
     }
 
     /// Reads one request and answers it.
-    async fn request(&mut self, shared: &Rc<Shared>, head: &mut RequestHead) -> Next {
-        match self.read_head(shared, head).await {
+    async fn request(&mut self, shared: &Rc<Shared>) -> Next {
+        let mut head = shared.resources.request_heads.take();
+        let next = match self.read_head(shared, &mut head).await {
             Ok(Some(framing)) => {
                 self.requests += 1;
-                serve::serve(shared, self, head, framing).await
+                serve::serve(shared, self, &head, framing).await
             }
             Ok(None) => Next::Close,
             Err(error) => serve::refuse(shared, self, error).await,
-        }
+        };
+        shared.resources.request_heads.give(head);
+        next
     }
 
     /// Reads until a head is complete. `None` when the client closed instead of beginning one.
