@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_that_race_for_a_port_one_wins() {
+    fn of_many_that_race_for_a_port_at_most_one_wins() {
         for _ in 0..20 {
             let address = bind(local(), 1).unwrap().address;
             let wins: usize = std::thread::scope(|scope| {

@@ -1,5 +1,5 @@
 //! The control plane: one thread that starts everything, watches over it and ends it. It is one
-//! loop over [`Event`]; its parts only send events. Nothing here carries a request, and nothing
+//! loop over `Event`; its parts only send events. Nothing here carries a request, and nothing
 //! here runs on a worker, so `/metrics` answers even when every worker is stuck.
 
 #![expect(clippy::disallowed_types, reason = "control hands its parts to the workers' threads")]
