@@ -19,6 +19,7 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
+use aya_log_ebpf::macro_support::{Level, level_enabled};
 
 use gateway_ebpf::abi::{self, Constants, Settings};
 use gateway_ebpf::bucket::{self, Admission, Limits, WAYS};
@@ -35,6 +36,10 @@ static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 static LIMITS: Array<abi::Line> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::SLOTS, 0);
+
+/// When this CPU last logged.
+#[map]
+static LOGGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 static CONSTANTS: Global<Constants> = Global::new(Constants {
@@ -103,10 +108,7 @@ impl Tables for Maps {
             // Cannot be: the mask keeps lines within the table, and SETTINGS has its one entry.
             return Admission::Contended;
         };
-        // SAFETY: the helper needs nothing but being called from a BPF program. The coarse clock
-        // (Linux 5.11) costs half of the fine one; its steps of 1 to 4 ms vanish in any burst.
-        let now = bucket::ticks(unsafe { bpf_ktime_get_coarse_ns() });
-        bucket::admit(&Line(line.cast()), place.tag, now, limits)
+        bucket::admit(&Line(line.cast()), place.tag, bucket::ticks(now_ns()), limits)
     }
 
     #[inline(always)]
@@ -118,6 +120,14 @@ impl Tables for Maps {
 #[inline(always)]
 fn limits() -> Option<Limits> {
     SETTINGS.get(0).map(|settings| settings.limits)
+}
+
+/// The coarse clock (Linux 5.11) costs half of the fine one; its steps of 1 to 10 ms vanish in any
+/// burst.
+#[inline(always)]
+fn now_ns() -> u64 {
+    // SAFETY: the helper takes no arguments and may be called at any time.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// The first way of a line of LIMITS.
@@ -155,11 +165,13 @@ fn count(verdict: Verdict) {
     }
 }
 
-/// Tells what is dropped, or would be. The level is off unless the loader says otherwise, and being
-/// a constant to the verifier, all of this is then removed from the program as it is loaded.
+/// Tells what is dropped, or would be: a sample, at most one record for each CPU and step of the
+/// clock, as whoever reads the records must keep up with a flood. The level is off unless the loader
+/// says otherwise, and being a constant to the verifier, all of this is then removed from the program
+/// as it is loaded.
 #[inline(always)]
 fn log(context: &XdpContext, packet: Packet, verdict: Verdict) {
-    if !verdict.reason.is_excess() {
+    if !level_enabled(Level::Debug) || !verdict.reason.is_excess() || !is_new_step() {
         return;
     }
     match packet {
@@ -174,6 +186,17 @@ fn log(context: &XdpContext, packet: Packet, verdict: Verdict) {
         }
         Packet::Other | Packet::Undecodable => {}
     }
+}
+
+/// Whether the clock has moved since this CPU last logged.
+#[inline(always)]
+fn is_new_step() -> bool {
+    let Some(logged) = LOGGED.get_ptr_mut(0) else {
+        return false;
+    };
+    let now = now_ns();
+    // SAFETY: this CPU's own word of a map value, as in `count`.
+    now != core::mem::replace(unsafe { &mut *logged }, now)
 }
 
 #[panic_handler]
