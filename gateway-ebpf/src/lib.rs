@@ -1,2 +1,13 @@
-//! What the XDP program and userspace share.
-#![no_std]
+//! What the XDP program decides, free of BPF, and what it shares with userspace.
+//!
+//! The program limits new TCP connections per source before the kernel spends anything on them.
+//! A packet takes one path: [`packet`] decodes it, [`verdict`] decides, asking [`bucket`] whether
+//! its source may open another connection; [`hash`] says where that source's state lies. All of it
+//! is pure and tested as ordinary Rust; `main.rs` adds the maps and the pointers.
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod bucket;
+pub mod hash;
+pub mod packet;
+pub mod verdict;

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::config::Config;
 use crate::telemetry::{access_log, metrics, prometheus};
 use crate::worker::mailbox::{self, Handle};
+use crate::xdp::Xdp;
 use crate::{worker, xdp};
 use admin::Status;
 pub use cpus::usable_cpus;
@@ -124,9 +125,33 @@ fn attach_kernel(
     }
 }
 
-/// The seam to the kernel side.
-fn attach_xdp(_settings: &xdp::Settings, _ports: &[u16]) -> Result<KernelCounters, Error> {
-    Err(Error::Xdp("this build has no kernel program".into()))
+/// Attaches the kernel program and forwards its log records. It stays attached for as long as its
+/// counters can be read.
+fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters, Error> {
+    let mut xdp = Xdp::attach(settings, ports).map_err(|error| Error::Xdp(Box::new(error)))?;
+    for xdp::Attachment { interface, hook, .. } in xdp.attachments() {
+        let verb = if settings.enforce { "enforcing" } else { "observing" };
+        tracing::info!("xdp on {interface}: {hook} mode, {verb}");
+    }
+    if let Some(logs) = xdp.take_logs() {
+        tokio::spawn(async move {
+            if let Err(error) = logs.forward().await {
+                tracing::warn!("xdp: no more log records: {error}");
+            }
+        });
+    }
+    Ok(Box::new(move || {
+        let counts = xdp.counters().unwrap_or_else(|error| {
+            tracing::warn!("xdp: {error}");
+            Vec::new()
+        });
+        let counter = |count: xdp::Count| prometheus::KernelCounter {
+            verdict: count.verdict.action.label(),
+            reason: count.verdict.reason.label(),
+            packets: count.packets,
+        };
+        counts.into_iter().map(counter).collect()
+    }))
 }
 
 /// What all workers are started from.

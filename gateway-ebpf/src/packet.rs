@@ -1,0 +1,240 @@
+//! Finds the TCP header of a frame, and the fragments that were made to hide one.
+//!
+//! The same code reads a slice in tests and packet memory in the kernel. It is written for the
+//! verifier as well: every read checks a whole header of fixed size, every loop has a bound.
+
+/// Bytes that may or may not be there.
+pub trait Bytes {
+    /// `N` bytes from offset `at`, or `None` where the frame has no such bytes.
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+}
+
+impl Bytes for [u8] {
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.get(at..)?.first_chunk().copied()
+    }
+}
+
+/// What a frame is to a connection limiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packet {
+    /// TCP, its header at hand.
+    Segment(Segment),
+    /// The first fragment of a TCP segment, too short for the 20 bytes every TCP header has. Only
+    /// something that wants its flags unseen sends this (RFC 1858 §3, RFC 7112 §5).
+    TinyFragment {
+        /// Who sent it.
+        source: Address,
+        /// The port it is for, where it holds that much.
+        port: Option<u16>,
+    },
+    /// A fragment that would begin inside the TCP header, at its eighth byte (RFC 1858 §4). Its
+    /// port lies in another packet.
+    OverlappingFragment {
+        /// Who sent it.
+        source: Address,
+    },
+    /// Whole headers, but not the start of a TCP segment.
+    Other,
+    /// A header is cut short or contradicts itself, or there are more of them than we read.
+    Undecodable,
+}
+
+/// The parts of a TCP header a limiter cares about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Who sent it.
+    pub source: Address,
+    /// The port it is for.
+    pub port: u16,
+    /// The flags, as in the header.
+    pub flags: u8,
+}
+
+impl Segment {
+    /// Whether it asks for a connection: SYN without ACK.
+    #[inline(always)]
+    pub const fn opens_connection(&self) -> bool {
+        const SYN: u8 = 0x02;
+        const ACK: u8 = 0x10;
+        self.flags & (SYN | ACK) == SYN
+    }
+}
+
+/// A source address, in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// IPv4.
+    V4([u8; 4]),
+    /// IPv6.
+    V6([u8; 16]),
+}
+
+impl Address {
+    /// As IPv6: an IPv4 address becomes `::ffff:a.b.c.d`.
+    #[inline(always)]
+    pub const fn mapped(self) -> [u8; 16] {
+        match self {
+            Self::V4([a, b, c, d]) => [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
+            Self::V6(octets) => octets,
+        }
+    }
+}
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// 802.1Q.
+const ETHERTYPE_VLAN: u16 = 0x8100;
+/// 802.1ad, the outer tag of QinQ.
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+const NEXT_HOP_BY_HOP: u8 = 0;
+const NEXT_TCP: u8 = 6;
+const NEXT_ROUTING: u8 = 43;
+const NEXT_FRAGMENT: u8 = 44;
+const NEXT_DESTINATION: u8 = 60;
+
+/// VLAN tags we read past.
+const TAGS_MAX: usize = 2;
+/// IPv6 extension headers we read past; RFC 8200 §4.1 knows five kinds before TCP, and real packets
+/// carry one or two.
+const EXTENSIONS_MAX: usize = 4;
+
+/// The part of a TCP header without options.
+const TCP_BYTES: usize = 20;
+
+/// Decodes an Ethernet frame.
+#[inline(always)]
+pub fn decode(frame: &(impl Bytes + ?Sized)) -> Packet {
+    ethernet(frame).unwrap_or(Packet::Undecodable)
+}
+
+#[inline(always)]
+fn ethernet(frame: &(impl Bytes + ?Sized)) -> Option<Packet> {
+    let header: [u8; 14] = frame.read(0)?;
+    let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
+    let mut at = header.len();
+    for _ in 0..TAGS_MAX {
+        if !is_tag(ethertype) {
+            break;
+        }
+        let tag: [u8; 4] = frame.read(at)?;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        at += tag.len();
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, at),
+        ETHERTYPE_IPV6 => ipv6(frame, at),
+        more_tags if is_tag(more_tags) => None,
+        _ => Some(Packet::Other),
+    }
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ)
+}
+
+#[inline(always)]
+fn ipv4(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
+    let header: [u8; 20] = frame.read(at)?;
+    let header_bytes = usize::from(header[0] & 0x0f) * 4;
+    if header[0] >> 4 != 4 || header_bytes < header.len() {
+        return None;
+    }
+    if header[9] != NEXT_TCP {
+        return Some(Packet::Other);
+    }
+    let source = Address::V4([header[12], header[13], header[14], header[15]]);
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    match fragment & 0x1fff {
+        0 => {}
+        1 => return Some(Packet::OverlappingFragment { source }),
+        _ => return Some(Packet::Other),
+    }
+    let more_fragments = fragment & 0x2000 != 0;
+    let end = at + usize::from(u16::from_be_bytes([header[2], header[3]]));
+    tcp(frame, at + header_bytes, end, source, more_fragments)
+}
+
+#[inline(always)]
+fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
+    let header: [u8; 40] = frame.read(at)?;
+    if header[0] >> 4 != 6 {
+        return None;
+    }
+    let source = Address::V6([
+        header[8], header[9], header[10], header[11], header[12], header[13], header[14],
+        header[15], header[16], header[17], header[18], header[19], header[20], header[21],
+        header[22], header[23],
+    ]);
+    let mut next = header[6];
+    let mut at = at + header.len();
+    let end = at + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let mut more_fragments = false;
+    for _ in 0..EXTENSIONS_MAX {
+        if !is_extension(next) {
+            break;
+        }
+        if at + 8 > end {
+            // A first fragment must hold the whole chain of headers (RFC 7112 §5).
+            return more_fragments.then_some(Packet::TinyFragment { source, port: None });
+        }
+        let extension: [u8; 8] = frame.read(at)?;
+        if next == NEXT_FRAGMENT {
+            let fragment = u16::from_be_bytes([extension[2], extension[3]]);
+            match fragment >> 3 {
+                0 => more_fragments |= fragment & 1 != 0,
+                1 if extension[0] == NEXT_TCP => {
+                    return Some(Packet::OverlappingFragment { source });
+                }
+                _ => return Some(Packet::Other),
+            }
+            at += extension.len();
+        } else {
+            at += extension.len() + usize::from(extension[1]) * 8;
+        }
+        next = extension[0];
+    }
+    match next {
+        NEXT_TCP => tcp(frame, at, end, source, more_fragments),
+        one_too_many if is_extension(one_too_many) => None,
+        _ => Some(Packet::Other),
+    }
+}
+
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(next, NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_FRAGMENT | NEXT_DESTINATION)
+}
+
+/// The TCP header at `at`. `end` is where IP says the packet ends: what the frame has beyond it is
+/// padding, which a sender fills as it likes.
+#[inline(always)]
+fn tcp(
+    frame: &(impl Bytes + ?Sized),
+    at: usize,
+    end: usize,
+    source: Address,
+    more_fragments: bool,
+) -> Option<Packet> {
+    if at + TCP_BYTES > end {
+        if !more_fragments {
+            return None;
+        }
+        let port = if at + 4 <= end {
+            let ports: [u8; 4] = frame.read(at)?;
+            Some(u16::from_be_bytes([ports[2], ports[3]]))
+        } else {
+            None
+        };
+        return Some(Packet::TinyFragment { source, port });
+    }
+    let header: [u8; TCP_BYTES] = frame.read(at)?;
+    let port = u16::from_be_bytes([header[2], header[3]]);
+    Some(Packet::Segment(Segment { source, port, flags: header[13] }))
+}
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+mod tests;

@@ -1,0 +1,186 @@
+//! Who holds an interface's XDP hook. aya attaches but does not tell, so this asks rtnetlink.
+
+use std::io;
+
+use aya::programs::loaded_programs;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
+
+use super::Hook;
+
+/// A program on an interface's XDP hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    /// Its id, by which `bpftool prog` shows it.
+    pub program: u32,
+    /// Where it runs, unless in several places or on the card.
+    pub hook: Option<Hook>,
+}
+
+impl Occupant {
+    /// The program in words.
+    pub(super) fn describe(&self) -> String {
+        let id = self.program;
+        let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+        match info.as_ref().and_then(|info| info.name_as_str()) {
+            Some(name) => format!("program \"{name}\" (id {id})"),
+            None => format!("the program with id {id}"),
+        }
+    }
+}
+
+/// The program on the XDP hook of `interface`, if there is one.
+///
+/// # Errors
+/// When there is no such interface, or rtnetlink does not answer.
+pub fn occupant(interface: &str) -> io::Result<Option<Occupant>> {
+    // No protocol: NETLINK_ROUTE is 0.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    let index = name_to_index(&socket, interface)?;
+    send(&socket, &link_request(index), SendFlags::empty())?;
+    let mut reply = vec![0; REPLY_BYTES_MAX];
+    let (length, _) = recv(&socket, reply.as_mut_slice(), RecvFlags::empty())?;
+    let reply = reply.get(..length).unwrap_or_default();
+    parse_reply(reply)
+}
+
+/// One interface's description; the kernel's own buffer for it is a page or two.
+const REPLY_BYTES_MAX: usize = 1 << 16;
+
+// linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST: u16 = 1;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWLINK: u16 = 16;
+const MESSAGE_HEADER_BYTES: usize = 16;
+const LINK_HEADER_BYTES: usize = 16;
+const ATTRIBUTE_HEADER_BYTES: usize = 4;
+const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
+/// The program's id, by mode: any, driver, stack, card.
+const IFLA_XDP_PROGRAM_IDS: std::ops::RangeInclusive<u16> = 4..=7;
+const XDP_ATTACHED_NATIVE: u8 = 1;
+const XDP_ATTACHED_GENERIC: u8 = 2;
+
+fn link_request(index: u32) -> [u8; MESSAGE_HEADER_BYTES + LINK_HEADER_BYTES] {
+    let mut request = [0; MESSAGE_HEADER_BYTES + LINK_HEADER_BYTES];
+    let length = request.len() as u32;
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
+    request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
+    request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    request[20..24].copy_from_slice(&index.to_ne_bytes());
+    request
+}
+
+fn parse_reply(reply: &[u8]) -> io::Result<Option<Occupant>> {
+    let kind = reply.get(4..).and_then(u16_at_start);
+    let body = reply.get(MESSAGE_HEADER_BYTES..).unwrap_or_default();
+    match kind {
+        Some(RTM_NEWLINK) => {}
+        Some(NLMSG_ERROR) => {
+            let errno = u32_at_start(body).map_or(0, |code| (code as i32).saturating_neg());
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        _ => return Err(io::ErrorKind::InvalidData.into()),
+    }
+    let attributes = body.get(LINK_HEADER_BYTES..).unwrap_or_default();
+    let Some((_, xdp)) = Attributes(attributes).find(|(kind, _)| *kind == IFLA_XDP) else {
+        return Ok(None);
+    };
+    let program = Attributes(xdp)
+        .filter(|(kind, _)| IFLA_XDP_PROGRAM_IDS.contains(kind))
+        .find_map(|(_, value)| u32_at_start(value).filter(|id| *id != 0));
+    let attached = Attributes(xdp).find(|(kind, _)| *kind == IFLA_XDP_ATTACHED);
+    let hook = match attached.and_then(|(_, value)| value.first()) {
+        Some(&XDP_ATTACHED_NATIVE) => Some(Hook::Native),
+        Some(&XDP_ATTACHED_GENERIC) => Some(Hook::Generic),
+        _ => None,
+    };
+    Ok(program.map(|program| Occupant { program, hook }))
+}
+
+/// Attributes as rtnetlink strings them together: length, type, value, padding to four bytes.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = usize::from(u16_at_start(self.0)?);
+        let kind = u16_at_start(self.0.get(2..)?)? & ATTRIBUTE_TYPE_MASK;
+        let value = self.0.get(ATTRIBUTE_HEADER_BYTES..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    }
+}
+
+fn u16_at_start(bytes: &[u8]) -> Option<u16> {
+    bytes.first_chunk().map(|chunk| u16::from_ne_bytes(*chunk))
+}
+
+fn u32_at_start(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = ((ATTRIBUTE_HEADER_BYTES + value.len()) as u16).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn reply(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; MESSAGE_HEADER_BYTES];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    fn link(attributes: &[Vec<u8>]) -> Vec<u8> {
+        reply(RTM_NEWLINK, &[vec![0; LINK_HEADER_BYTES], attributes.concat()].concat())
+    }
+
+    #[test]
+    fn a_program_is_found_by_id_and_mode() {
+        let name = attribute(3, b"eth0\0");
+        let none = attribute(IFLA_XDP, &attribute(IFLA_XDP_ATTACHED, &[0]));
+        assert_eq!(parse_reply(&link(&[name.clone()])).unwrap(), None);
+        assert_eq!(parse_reply(&link(&[name.clone(), none])).unwrap(), None);
+
+        let native =
+            [attribute(IFLA_XDP_ATTACHED, &[1]), attribute(4, &77u32.to_ne_bytes())].concat();
+        let found = parse_reply(&link(&[name, attribute(IFLA_XDP, &native)])).unwrap();
+        assert_eq!(found, Some(Occupant { program: 77, hook: Some(Hook::Native) }));
+    }
+
+    #[test]
+    fn an_error_reply_is_an_error() {
+        let no_such_device = reply(NLMSG_ERROR, &(-19i32).to_ne_bytes());
+        assert_eq!(parse_reply(&no_such_device).unwrap_err().raw_os_error(), Some(19));
+    }
+
+    #[test]
+    fn no_reply_panics() {
+        let whole = link(&[attribute(IFLA_XDP, &attribute(4, &7u32.to_ne_bytes()))]);
+        for length in 0..whole.len() {
+            let _ = parse_reply(&whole[..length]);
+        }
+        assert!(parse_reply(&link(&[vec![0, 0, 0, 0], vec![0xff; 7]])).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_interface_is_an_error() {
+        assert!(occupant("no-such-if0").is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! The limiter as the loaded program has it: its count, its prefixes, its settings.
+
+use std::thread;
+
+use aya::programs::{TestRun, TestRunOptions, TestRunResult};
+use gateway::xdp::{Program, Settings};
+use gateway_ebpf::abi;
+use gateway_ebpf::verdict::{Action, Reason};
+
+use crate::packets::{syn_from_ipv4, syn_from_ipv6};
+use crate::{load, packets, settings};
+
+fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
+    let options =
+        TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
+    let entry_point = program.entry_point(abi::PROGRAM_FRAGS).expect("entry point");
+    entry_point.test_run(options).expect("test run")
+}
+
+/// `(admitted, dropped)` so far.
+fn tally(program: &Program) -> (u64, u64) {
+    (
+        packets(program, Action::Pass, Reason::WithinLimit),
+        packets(program, Action::Drop, Reason::OverLimit),
+    )
+}
+
+fn v6(last_group: u16, subnet: u16) -> [u8; 16] {
+    std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, subnet, 0, 0, 0, last_group).octets()
+}
+
+#[test]
+fn the_burst_is_exact() {
+    for burst in [1, 2, 200] {
+        let Some(program) = load(&settings(burst, true)) else {
+            return;
+        };
+        repeat(&program, &syn_from_ipv4([192, 0, 2, 1]), 1000);
+        assert_eq!(tally(&program), (u64::from(burst), 1000 - u64::from(burst)));
+        // Another source has a burst of its own.
+        repeat(&program, &syn_from_ipv4([192, 0, 2, 2]), burst);
+        assert_eq!(tally(&program).0, 2 * u64::from(burst));
+    }
+}
+
+#[test]
+fn cpus_share_one_count() {
+    let Some(program) = load(&settings(500, true)) else {
+        return;
+    };
+    let frame = syn_from_ipv4([192, 0, 2, 1]);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| repeat(&program, &frame, 100_000));
+        }
+    });
+    let contended = packets(&program, Action::Pass, Reason::Contended);
+    let (admitted, dropped) = tally(&program);
+    assert_eq!(admitted, 500);
+    assert_eq!(admitted + dropped + contended, 400_000);
+}
+
+#[test]
+fn the_rate_gives_connections_back() {
+    let fast = Settings { connection_rate: 50.0, ..settings(1, true) };
+    let Some(program) = load(&fast) else {
+        return;
+    };
+    let frame = syn_from_ipv4([192, 0, 2, 1]);
+    while tally(&program).0 < 5 {
+        repeat(&program, &frame, 1);
+    }
+    assert!(tally(&program).1 > 0, "five connections at 50/s take time, but none was dropped");
+}
+
+#[test]
+fn an_ipv6_source_is_its_prefix() {
+    let Some(program) = load(&settings(10, true)) else {
+        return;
+    };
+    for last_group in 0..30 {
+        repeat(&program, &syn_from_ipv6(v6(last_group, 1)), 1);
+    }
+    assert_eq!(tally(&program), (10, 20));
+    repeat(&program, &syn_from_ipv6(v6(0, 2)), 10);
+    assert_eq!(tally(&program), (20, 20));
+}
+
+#[test]
+fn prefixes_can_be_chosen() {
+    let wide = Settings { ipv4_prefix: 24, ipv6_prefix: 128, ..settings(10, true) };
+    let Some(program) = load(&wide) else {
+        return;
+    };
+    for last in 0..30 {
+        repeat(&program, &syn_from_ipv4([192, 0, 2, last]), 1);
+    }
+    assert_eq!(tally(&program), (10, 20), "a /24 of IPv4 is one source");
+    for last_group in 0..30 {
+        repeat(&program, &syn_from_ipv6(v6(last_group, 1)), 1);
+    }
+    assert_eq!(tally(&program), (40, 20), "a /128 of IPv6 is one source each");
+}
+
+#[test]
+fn settings_change_while_it_runs() {
+    let frame = syn_from_ipv4([192, 0, 2, 1]);
+    let Some(mut program) = load(&settings(10, false)) else {
+        return;
+    };
+    repeat(&program, &frame, 15);
+    assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
+    assert_eq!(tally(&program), (10, 0));
+
+    program.configure(&settings(10, true)).expect("configure");
+    repeat(&program, &frame, 5);
+    assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
+    assert_eq!(tally(&program), (10, 5), "what the source has used up is remembered");
+}
+
+/// Figures, not a test: run it with `--ignored --nocapture`.
+#[test]
+#[ignore = "prints figures"]
+fn nanoseconds_per_packet() {
+    let Some(program) = load(&settings(1, true)) else {
+        return;
+    };
+    for entry_point in [abi::PROGRAM, abi::PROGRAM_FRAGS] {
+        let info = program.entry_point(entry_point).expect("entry point").info().expect("info");
+        println!(
+            "{entry_point}: {} instructions verified, {} bytes of machine code",
+            info.verified_instruction_count().unwrap_or_default(),
+            info.size_jitted()
+        );
+    }
+    let other = crate::frames::ethernet(&[], 0x0806, &[0; 46]);
+    for (name, frame) in [
+        ("not TCP", other),
+        ("SYN over the limit, IPv4", syn_from_ipv4([192, 0, 2, 1])),
+        ("SYN over the limit, IPv6", syn_from_ipv6(v6(1, 1))),
+    ] {
+        let best = (0..9).map(|_| repeat(&program, &frame, 1_000_000).duration).min();
+        println!("{name}: {} ns", best.unwrap_or_default().as_nanos());
+    }
+}

@@ -1,0 +1,126 @@
+//! `cargo xtask setup`: finds out what building the BPF object and running the tests need, installs
+//! what is missing, and says each thing it finds or does in one line.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::ebpf::toolchain::{self, Toolchain};
+
+/// The version this project builds with; it decides instructions as much as the compiler does.
+const BPF_LINKER: &str = "0.13.0";
+
+/// Programs the tests run, and the Debian package of each.
+const TEST_PROGRAMS: [(&str, &str); 6] = [
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("curl", "curl"),
+    ("ab", "apache2-utils"),
+    ("wrk", "wrk"),
+    ("python3", "python3"),
+];
+
+/// Installs what is missing. Does nothing, quickly, when nothing is.
+pub fn run() -> Result<()> {
+    let toolchain = compiler()?;
+    linker(&toolchain)?;
+    test_programs()?;
+    println!("setup: everything is there");
+    Ok(())
+}
+
+fn compiler() -> Result<Toolchain> {
+    if let Some(nightly) = toolchain::nightly()? {
+        println!("compiler: rustup's nightly with rust-src, {}", nightly.version);
+        return Ok(nightly);
+    }
+    if toolchain::system()?.is_none() {
+        ensure!(
+            is_debian(),
+            "no compiler here can build for BPF: \
+             run `rustup toolchain install nightly --component rust-src`"
+        );
+        println!("compiler: no rustup nightly with rust-src, installing Debian's");
+        install(&["rustc-web", "rust-web-src", "cargo-web"])?;
+    }
+    let system = toolchain::system()?
+        .context("Debian's packages are installed, but /usr/bin/rustc has no sources of `core`")?;
+    println!("compiler: the system's, {}", system.version);
+    Ok(system)
+}
+
+fn linker(toolchain: &Toolchain) -> Result<()> {
+    let llvm = toolchain.llvm;
+    match toolchain::linker()? {
+        // A statically linked one cannot be asked for its LLVM; the build will tell.
+        Some(linker) if linker.llvm.is_none_or(|major| major == llvm) => {
+            println!("linker: {linker} with LLVM {llvm}");
+            return Ok(());
+        }
+        Some(linker) => println!("linker: {linker} has another LLVM than the compiler's {llvm}"),
+        None => println!("linker: no bpf-linker"),
+    }
+    let prefix = format!("/usr/lib/llvm-{llvm}");
+    if !Path::new(&prefix).join("bin/llvm-config").exists() {
+        ensure!(
+            is_debian(),
+            "bpf-linker needs LLVM {llvm}'s development files in {prefix}, or put a bpf-linker \
+             that has LLVM {llvm} on the PATH"
+        );
+        println!("linker: installing LLVM {llvm}'s development files");
+        install(&[&format!("llvm-{llvm}-dev")])?;
+    }
+    println!("linker: building bpf-linker {BPF_LINKER}, about a minute");
+    let status = Command::new("cargo")
+        .args(["install", "--quiet", "--locked", "--force"])
+        .args(["bpf-linker", "--version", BPF_LINKER])
+        .args(["--no-default-features", "--features", &format!("llvm-{llvm}")])
+        .env("LLVM_PREFIX", &prefix)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "cargo install bpf-linker failed");
+    Ok(())
+}
+
+fn test_programs() -> Result<()> {
+    let missing: Vec<_> =
+        TEST_PROGRAMS.iter().filter(|(program, _)| !is_on_path(program)).collect();
+    if missing.is_empty() {
+        println!("test programs: all there");
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    ensure!(is_debian(), "the tests need these programs: {}", names.join(", "));
+    println!("test programs: installing {}", names.join(", "));
+    install(&missing.iter().map(|(_, package)| *package).collect::<Vec<_>>())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if toolchain::output("id", &["-u"]).as_deref() != Some("0") {
+        bail!("run as root: apt-get install --no-install-recommends {list}");
+    }
+    for arguments in [
+        &["update", "--quiet=2"][..],
+        &[&["install", "--quiet=2", "--yes", "--no-install-recommends"], packages].concat(),
+    ] {
+        let status = Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .status()
+            .context("cannot run apt-get")?;
+        ensure!(status.success(), "apt-get {} failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+fn is_debian() -> bool {
+    Path::new("/etc/debian_version").exists()
+}
+
+fn is_on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
+}
