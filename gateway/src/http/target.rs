@@ -32,6 +32,8 @@ pub(super) fn parse(method: Method, text: Span, bytes: &[u8]) -> Result<Target, 
     let target = text.of(bytes);
     match (method, target) {
         (Method::Connect, _) => Err(Reject::NotImplemented("CONNECT is not supported")),
+        // RFC 9110 §9.3.8: it would reflect the fields that gateways and origins add.
+        (Method::Trace, _) => Err(Reject::NotImplemented("TRACE is not supported")),
         (Method::Options, b"*") => Ok(Target { path: text, ..Target::default() }),
         (_, [b'/', ..]) => path_and_query(text, bytes),
         _ => absolute(text, bytes),
