@@ -79,8 +79,9 @@ pub struct Run {
     #[arg(long, value_name = "FORMAT", value_parser = ["json", "combined", "off"])]
     access_log: Option<String>,
 
-    /// Limit new connections per source in the kernel, on this interface; repeatable.
-    /// Needs root, or CAP_BPF and CAP_NET_ADMIN
+    /// Limit new connections per source in the kernel, on this interface; repeatable. Without
+    /// --xdp-enforce it only counts. Sets xdp.required: the gateway does not start without it.
+    /// Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON
     #[arg(long, value_name = "IF", help_heading = "Kernel limits (XDP)")]
     xdp_interface: Vec<String>,
 

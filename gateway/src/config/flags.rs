@@ -18,6 +18,9 @@ pub(super) fn lay_over(root: &mut Table, flags: &Overrides) {
 
     let interfaces = list("--xdp-interface", flags.xdp_interfaces.iter().map(text));
     set(root, "--xdp-interface", "xdp", "interfaces", interfaces);
+    // Whoever names an interface on the command line wants the limit, not a warning.
+    let required = (!flags.xdp_interfaces.is_empty()).then_some(Kind::Boolean(true));
+    set(root, "--xdp-interface", "xdp", "required", required);
     let mode = MODES.iter().find(|(_, mode)| flags.xdp_mode == Some(*mode));
     set(root, "--xdp-mode", "xdp", "mode", mode.map(|(word, _)| Kind::Text((*word).to_owned())));
     let enforce = flags.xdp_enforce.then_some(Kind::Boolean(true));
