@@ -1,7 +1,7 @@
 //! What can stand in the way of the program, each in one line that says what to do.
 
 use std::path::PathBuf;
-use std::{error, fmt, io};
+use std::{error, fmt};
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -126,7 +126,9 @@ impl Error {
     /// From loading the object into maps and programs.
     pub(super) fn from_object(error: EbpfError, path: Option<PathBuf>) -> Self {
         match error {
-            EbpfError::MapError(MapError::CreateError { io_error, .. }) if denied(&io_error) => {
+            EbpfError::MapError(MapError::CreateError { io_error, .. })
+                if io_error.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>
+            {
                 Self::not_permitted()
             }
             EbpfError::MapError(error @ MapError::CreateError { .. }) => Self::rejected(&error),
@@ -137,7 +139,13 @@ impl Error {
     /// From having the verifier load a program.
     pub(super) fn from_load(error: &ProgramError) -> Self {
         match error {
-            ProgramError::LoadError { io_error, .. } if denied(io_error) => Self::not_permitted(),
+            ProgramError::LoadError { io_error, .. }
+                if io_error.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>
+            {
+                Self::not_permitted()
+            }
+            // Without CAP_PERFMON the verifier finds fault with the program.
+            _ if !missing_capabilities().is_empty() => Self::not_permitted(),
             error => Self::rejected(error),
         }
     }
@@ -154,20 +162,25 @@ impl Error {
     }
 
     pub(super) fn not_permitted() -> Self {
-        const NEEDED: [(CapabilitySet, &str); 3] = [
-            (CapabilitySet::BPF, "CAP_BPF"),
-            (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-            (CapabilitySet::PERFMON, "CAP_PERFMON"),
-        ];
-        let effective = rustix::thread::capabilities(None)
-            .map_or(CapabilitySet::all(), |capabilities| capabilities.effective);
-        let missing = NEEDED
-            .into_iter()
-            .filter(|(capability, _)| !effective.contains(*capability))
-            .map(|(_, name)| name)
-            .collect();
-        Self::NotPermitted { missing }
+        Self::NotPermitted { missing: missing_capabilities() }
     }
+}
+
+/// Those of the capabilities we need that the process lacks.
+fn missing_capabilities() -> Vec<&'static str> {
+    const NEEDED: [(CapabilitySet, &str); 3] = [
+        (CapabilitySet::BPF, "CAP_BPF"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+        (CapabilitySet::PERFMON, "CAP_PERFMON"),
+    ];
+    let effective = rustix::thread::capabilities(None)
+        .map_or(CapabilitySet::all(), |capabilities| capabilities.effective);
+    // For BPF it stands for all three.
+    if effective.contains(CapabilitySet::SYS_ADMIN) {
+        return Vec::new();
+    }
+    let lacks = |(capability, name)| (!effective.contains(capability)).then_some(name);
+    NEEDED.into_iter().filter_map(lacks).collect()
 }
 
 /// The error number of an attempt to attach.
@@ -180,10 +193,6 @@ pub(super) fn errno(error: &ProgramError) -> Option<Errno> {
         _ => None,
     };
     number.map(Errno::from_raw_os_error)
-}
-
-fn denied(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// An error and its causes on one line. The verifier's log has many lines; its last one says why.

@@ -1,6 +1,6 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 use aya::maps::{Array, MapError, PerCpuArray};
 use aya::programs::{self, ProgramError, XdpMode};
@@ -30,10 +30,16 @@ pub struct Count {
 
 /// The program, loaded. What it is attached to it leaves when it is dropped, and also when the
 /// process is killed.
-#[derive(Debug)]
 pub struct Program {
     ebpf: Ebpf,
     logs: Option<Logs>,
+}
+
+impl fmt::Debug for Program {
+    /// aya's own would print every instruction.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Program")
+    }
 }
 
 impl Program {
