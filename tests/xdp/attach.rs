@@ -6,8 +6,8 @@ use gateway::xdp::{Error, Hook, Mode, Settings, Xdp, occupant};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::connections::Connections;
-use crate::netns::{GATEWAY_V4, GATEWAY_V6, INTERFACE, Namespace, Net, client_v4, client_v6};
-use crate::running::{BURST, Holder, Kind, settings_here};
+use crate::netns::{GATEWAY_V4, GATEWAY_V6, INTERFACE, Net, client_v4, client_v6};
+use crate::running::{BURST, Holder, Kind, settings_here, wait_until_clean};
 use crate::{PORT, load, settings};
 
 const TARGET_V4: SocketAddr = SocketAddr::new(GATEWAY_V4, PORT);
@@ -18,10 +18,6 @@ const MANY: usize = 3 * BURST as usize;
 fn net() -> Option<Net> {
     load(&settings(1, true))?;
     Net::new()
-}
-
-fn is_clean(namespace: &Namespace) -> bool {
-    namespace.run(|| occupant(INTERFACE).expect("rtnetlink").is_none())
 }
 
 #[test]
@@ -97,7 +93,7 @@ fn the_interface_is_clean_afterwards() {
         let occupied = net.gateway.run(|| occupant(INTERFACE).expect("rtnetlink"));
         assert_eq!(occupied.expect("a program").hook, Some(Hook::Native));
         gateway.stop();
-        assert!(is_clean(&net.gateway), "{kind:?}: stopped");
+        wait_until_clean(&net.gateway, INTERFACE);
     }
 }
 
@@ -107,13 +103,13 @@ fn a_killed_process_leaves_nothing_behind() {
         return;
     };
     let holder = Holder::start(&net.gateway);
-    assert!(!is_clean(&net.gateway));
+    assert!(net.gateway.run(|| occupant(INTERFACE).expect("rtnetlink")).is_some());
     holder.kill();
-    assert!(is_clean(&net.gateway));
+    wait_until_clean(&net.gateway, INTERFACE);
     for kind in Kind::all() {
         // Dropping it kills the binary.
         drop(kind.start(&net.gateway, true));
-        assert!(is_clean(&net.gateway), "{kind:?}: killed");
+        wait_until_clean(&net.gateway, INTERFACE);
     }
 }
 
@@ -122,25 +118,25 @@ fn a_driver_without_native_mode_is_an_error_that_names_generic() {
     let Some(net) = net() else {
         return;
     };
-    net.gateway.run(|| {
-        let on_lo = |mode| {
-            let settings =
-                Settings { interfaces: vec!["lo".to_owned()], mode, ..settings(BURST, true) };
-            Xdp::attach(&settings, &[PORT])
-        };
-        let error = on_lo(Mode::Native).expect_err("lo has no driver");
-        assert!(matches!(error, Error::Refused { hook: Hook::Native, .. }), "{error:?}");
-        assert!(error.to_string().contains("--xdp-mode generic"), "{error}");
-        assert_eq!(occupant("lo").expect("rtnetlink"), None);
+    let on_lo = |mode| {
+        let interfaces = vec!["lo".to_owned()];
+        let settings = Settings { interfaces, mode, ..settings(BURST, true) };
+        net.gateway.run(|| Xdp::attach(&settings, &[PORT]))
+    };
+    let occupant = || net.gateway.run(|| occupant("lo").expect("rtnetlink"));
 
-        for mode in [Mode::Generic, Mode::Auto] {
-            let xdp = on_lo(mode).expect("attach");
-            assert_eq!(xdp.attachments()[0].hook, Hook::Generic);
-            let found = occupant("lo").expect("rtnetlink").expect("a program");
-            assert_eq!(found.hook, Some(Hook::Generic));
-        }
-        assert_eq!(occupant("lo").expect("rtnetlink"), None);
-    });
+    let error = on_lo(Mode::Native).expect_err("lo has no driver");
+    assert!(matches!(error, Error::Refused { hook: Hook::Native, .. }), "{error:?}");
+    assert!(error.to_string().contains("--xdp-mode generic"), "{error}");
+    assert_eq!(occupant(), None);
+
+    for mode in [Mode::Generic, Mode::Auto] {
+        let xdp = on_lo(mode).expect("attach");
+        assert_eq!(xdp.attachments()[0].hook, Hook::Generic);
+        assert_eq!(occupant().expect("a program").hook, Some(Hook::Generic));
+        xdp.detach();
+        wait_until_clean(&net.gateway, "lo");
+    }
 }
 
 #[test]
@@ -189,7 +185,7 @@ fn all_interfaces_or_none() {
         let text = error.to_string();
         assert!(text.contains("no interface named \"nowhere0\""), "{text}");
     });
-    assert!(is_clean(&net.gateway));
+    wait_until_clean(&net.gateway, INTERFACE);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use crate::netns::Namespace;
 
 /// Only to end a test that fails; nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Connections on their way or established. Those whose SYN was dropped keep trying, as clients do.
 pub struct Connections(Vec<Socket>);

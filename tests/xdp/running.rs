@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gateway::xdp::{Settings, Xdp};
+use gateway::xdp::{Settings, Xdp, occupant};
 
+use crate::connections::PATIENCE;
 use crate::netns::{GATEWAY_V4, GATEWAY_V6, INTERFACE, Namespace};
 use crate::{PORT, settings};
 
@@ -35,6 +36,7 @@ impl Kind {
 
     /// Starts a gateway that listens on [`PORT`] and limits each source to [`BURST`] at once.
     pub fn start(self, inside: &Namespace, enforce: bool) -> Running<'_> {
+        wait_until_clean(inside, INTERFACE);
         let state = match self {
             Self::Library => library(inside, enforce),
             Self::Binary(path) => binary(path, inside, enforce),
@@ -51,6 +53,17 @@ pub struct Running<'a> {
 enum State {
     Library { xdp: Box<Xdp>, _listeners: [TcpListener; 2] },
     Binary { process: Process },
+}
+
+/// Waits until no program is left on an interface. That is so at once when a process ends; but what
+/// this process held may for a moment also be held by a child that another test is starting, between
+/// its fork and its exec.
+pub fn wait_until_clean(inside: &Namespace, interface: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(left) = inside.run(|| occupant(interface).expect("rtnetlink")) {
+        assert!(Instant::now() < deadline, "{left:?} is left on {interface}");
+        thread::yield_now();
+    }
 }
 
 fn addresses() -> [SocketAddr; 2] {
