@@ -218,7 +218,7 @@ fn an_object_that_is_none_is_named() {
     let error =
         Xdp::attach(&Settings { object, ..settings(1, true) }, &[PORT]).expect_err("no ELF");
     let text = error.to_string();
-    assert!(text.starts_with("xdp: Cargo.toml cannot be loaded: "), "{text}");
+    assert!(text.starts_with("Cargo.toml cannot be loaded: "), "{text}");
     let object = Some("/no/such/object".into());
     let error =
         Xdp::attach(&Settings { object, ..settings(1, true) }, &[PORT]).expect_err("no file");

@@ -20,6 +20,8 @@ mod netns;
 mod packets;
 mod running;
 
+use std::io::Write;
+
 use gateway::xdp::{Error, Mode, Program, Settings};
 use gateway_ebpf::verdict::{Action, Reason};
 
@@ -58,7 +60,8 @@ fn load(settings: &Settings) -> Option<Program> {
 
 fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "in CI this must run, but {reason}");
-    eprintln!("skipped: {reason}");
+    // Past libtest, which shows what a test prints only when it fails.
+    writeln!(std::io::stderr(), "skipped: {reason}").expect("stderr");
 }
 
 fn packets(program: &Program, action: Action, reason: Reason) -> u64 {

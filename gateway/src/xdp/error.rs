@@ -1,4 +1,5 @@
-//! What can stand in the way of the program, each in one line that says what to do.
+//! What can stand in the way of the program, each in one line that says what to do. Whoever prints it
+//! says that it is about XDP.
 
 use std::path::PathBuf;
 use std::{error, fmt};
@@ -73,15 +74,15 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Object { path: None, cause } => {
-                write!(f, "xdp: the embedded BPF object cannot be loaded: {cause}")
+                write!(f, "the embedded BPF object cannot be loaded: {cause}")
             }
             Self::Object { path: Some(path), cause } => write!(
                 f,
-                "xdp: {} cannot be loaded: {cause}; leave it out to use the embedded object",
+                "{} cannot be loaded: {cause}; leave it out to use the embedded object",
                 path.display()
             ),
             Self::NotPermitted { missing } => {
-                write!(f, "xdp: the kernel does not permit loading or attaching a program: ")?;
+                write!(f, "the kernel does not permit loading or attaching a program: ")?;
                 f.write_str("run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")?;
                 match missing.as_slice() {
                     [] => f.write_str(" in the first user namespace"),
@@ -90,30 +91,27 @@ impl fmt::Display for Error {
             }
             Self::Rejected { cause, too_old: Some(version) } => {
                 let (major, minor) = KERNEL_MIN;
-                write!(f, "xdp: needs Linux {major}.{minor} or newer, this is {version}: {cause}")
+                write!(f, "needs Linux {major}.{minor} or newer, this is {version}: {cause}")
             }
             Self::Rejected { cause, too_old: None } => {
-                write!(f, "xdp: the kernel rejects the program: {cause}")
+                write!(f, "the kernel rejects the program: {cause}")
             }
             Self::UnknownInterface { interface } => {
-                write!(
-                    f,
-                    "xdp: no interface named \"{interface}\"; `ip link` lists those there are"
-                )
+                write!(f, "no interface named \"{interface}\"; `ip link` lists those there are")
             }
             Self::Busy { interface, owner } => write!(
                 f,
-                "xdp: {interface} is taken by {owner}; detach that first, or leave {interface} out"
+                "{interface} is taken by {owner}; detach that first, or leave {interface} out"
             ),
             Self::Refused { interface, hook: Hook::Native, cause } => write!(
                 f,
-                "xdp: the driver of {interface} cannot run the program ({cause}); \
+                "the driver of {interface} cannot run the program ({cause}); \
                  --xdp-mode generic runs it in the stack, slower"
             ),
             Self::Refused { interface, hook: Hook::Generic, cause } => {
-                write!(f, "xdp: {interface} does not take the program in generic mode: {cause}")
+                write!(f, "{interface} does not take the program in generic mode: {cause}")
             }
-            Self::Io { what, cause } => write!(f, "xdp: cannot {what}: {cause}"),
+            Self::Io { what, cause } => write!(f, "cannot {what}: {cause}"),
         }
     }
 }
@@ -249,7 +247,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "xdp: the driver of eth0 cannot run the program (Operation not supported); \
+            "the driver of eth0 cannot run the program (Operation not supported); \
              --xdp-mode generic runs it in the stack, slower"
         );
     }
