@@ -170,7 +170,12 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
     ]);
     let mut next = header[6];
     let mut at = at + header.len();
-    let end = at + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let end = match u16::from_be_bytes([header[4], header[5]]) {
+        // A jumbogram (RFC 2675), which must be longer than we will ever see; but Linux takes a
+        // small packet for as long as its frame when it comes with any hop-by-hop options.
+        0 if next == NEXT_HOP_BY_HOP => usize::MAX,
+        payload_bytes => at + usize::from(payload_bytes),
+    };
     let mut more_fragments = false;
     for _ in 0..EXTENSIONS_MAX {
         if !is_extension(next) {

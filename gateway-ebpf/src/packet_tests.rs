@@ -77,6 +77,18 @@ fn up_to_four_extension_headers_are_read_past() {
 }
 
 #[test]
+fn a_jumbogram_ends_with_its_frame() {
+    let without_length = |chain: &[(u8, &[u8])]| {
+        let mut packet = v6(chain, TCP, &tcp(443, SYN));
+        packet[4..6].copy_from_slice(&[0, 0]);
+        decode(&v6_frame(&packet))
+    };
+    assert_eq!(without_length(&[(HOP_BY_HOP, &[0; 8])]), syn_from(V6));
+    assert_eq!(without_length(&[]), Packet::Undecodable);
+    assert_eq!(without_length(&[(DESTINATION, &[0; 8])]), Packet::Undecodable);
+}
+
+#[test]
 fn other_protocols_are_other() {
     assert_eq!(decode(&v4_frame(&v4(0, 0, UDP, &[0; 8]))), Packet::Other);
     assert_eq!(decode(&v4_frame(&v4(0, 0, ICMP, &[0; 8]))), Packet::Other);

@@ -149,6 +149,7 @@ fn flags_win_over_the_file() {
         interfaces = ["lo"]
         mode = "auto"
         enforce = true
+        required = true
         connection_rate = 0.5
         connection_burst = 7
         object = "a.o"

@@ -3,6 +3,13 @@
 //! Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. Without it the tests say that they are
 //! skipped; in CI (the variable `CI` is set) they fail.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, also outside the functions that clippy knows as tests"
+)]
+
 mod agreement;
 mod attach;
 mod connections;
@@ -12,6 +19,8 @@ mod logs;
 mod netns;
 mod packets;
 mod running;
+
+use std::io::Write;
 
 use gateway::xdp::{Error, Mode, Program, Settings};
 use gateway_ebpf::verdict::{Action, Reason};
@@ -51,7 +60,8 @@ fn load(settings: &Settings) -> Option<Program> {
 
 fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "in CI this must run, but {reason}");
-    eprintln!("skipped: {reason}");
+    // Past libtest, which shows what a test prints only when it fails.
+    writeln!(std::io::stderr(), "skipped: {reason}").expect("stderr");
 }
 
 fn packets(program: &Program, action: Action, reason: Reason) -> u64 {

@@ -130,6 +130,8 @@ fn ipv6_packets() -> Vec<Case> {
     let longest: [(u8, &[u8]); 1] = [(DESTINATION, &long)];
     let mut no_length = v6(&[], TCP, &syn);
     no_length[18..20].copy_from_slice(&[0, 0]);
+    let mut jumbogram = v6(&chain[..1], TCP, &syn);
+    jumbogram[18..20].copy_from_slice(&[0, 0]);
     let mut version = v6(&[], TCP, &syn);
     version[14] = 0x40;
     vec![
@@ -145,6 +147,7 @@ fn ipv6_packets() -> Vec<Case> {
         case("ESP", v6(&[], 50, &[0; 32])),
         case("a chain cut by the payload length", v6(&chain[..1], DESTINATION, &[])),
         case("a payload length of 0", no_length),
+        case("a payload length of 0 and hop-by-hop options", jumbogram),
         case("IPv6 with version 4", version),
     ]
 }

@@ -1,7 +1,8 @@
-//! What can stand in the way of the program, each in one line that says what to do.
+//! What can stand in the way of the program, each in one line that says what to do. Whoever prints it
+//! says that it is about XDP.
 
 use std::path::PathBuf;
-use std::{error, fmt, io};
+use std::{error, fmt};
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -73,15 +74,15 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Object { path: None, cause } => {
-                write!(f, "xdp: the embedded BPF object cannot be loaded: {cause}")
+                write!(f, "the embedded BPF object cannot be loaded: {cause}")
             }
             Self::Object { path: Some(path), cause } => write!(
                 f,
-                "xdp: {} cannot be loaded: {cause}; leave it out to use the embedded object",
+                "{} cannot be loaded: {cause}; leave it out to use the embedded object",
                 path.display()
             ),
             Self::NotPermitted { missing } => {
-                write!(f, "xdp: the kernel does not permit loading or attaching a program: ")?;
+                write!(f, "the kernel does not permit loading or attaching a program: ")?;
                 f.write_str("run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")?;
                 match missing.as_slice() {
                     [] => f.write_str(" in the first user namespace"),
@@ -90,30 +91,27 @@ impl fmt::Display for Error {
             }
             Self::Rejected { cause, too_old: Some(version) } => {
                 let (major, minor) = KERNEL_MIN;
-                write!(f, "xdp: needs Linux {major}.{minor} or newer, this is {version}: {cause}")
+                write!(f, "needs Linux {major}.{minor} or newer, this is {version}: {cause}")
             }
             Self::Rejected { cause, too_old: None } => {
-                write!(f, "xdp: the kernel rejects the program: {cause}")
+                write!(f, "the kernel rejects the program: {cause}")
             }
             Self::UnknownInterface { interface } => {
-                write!(
-                    f,
-                    "xdp: no interface named \"{interface}\"; `ip link` lists those there are"
-                )
+                write!(f, "no interface named \"{interface}\"; `ip link` lists those there are")
             }
             Self::Busy { interface, owner } => write!(
                 f,
-                "xdp: {interface} is taken by {owner}; detach that first, or leave {interface} out"
+                "{interface} is taken by {owner}; detach that first, or leave {interface} out"
             ),
             Self::Refused { interface, hook: Hook::Native, cause } => write!(
                 f,
-                "xdp: the driver of {interface} cannot run the program ({cause}); \
+                "the driver of {interface} cannot run the program ({cause}); \
                  --xdp-mode generic runs it in the stack, slower"
             ),
             Self::Refused { interface, hook: Hook::Generic, cause } => {
-                write!(f, "xdp: {interface} does not take the program in generic mode: {cause}")
+                write!(f, "{interface} does not take the program in generic mode: {cause}")
             }
-            Self::Io { what, cause } => write!(f, "xdp: cannot {what}: {cause}"),
+            Self::Io { what, cause } => write!(f, "cannot {what}: {cause}"),
         }
     }
 }
@@ -126,7 +124,9 @@ impl Error {
     /// From loading the object into maps and programs.
     pub(super) fn from_object(error: EbpfError, path: Option<PathBuf>) -> Self {
         match error {
-            EbpfError::MapError(MapError::CreateError { io_error, .. }) if denied(&io_error) => {
+            EbpfError::MapError(MapError::CreateError { io_error, .. })
+                if io_error.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>
+            {
                 Self::not_permitted()
             }
             EbpfError::MapError(error @ MapError::CreateError { .. }) => Self::rejected(&error),
@@ -137,7 +137,13 @@ impl Error {
     /// From having the verifier load a program.
     pub(super) fn from_load(error: &ProgramError) -> Self {
         match error {
-            ProgramError::LoadError { io_error, .. } if denied(io_error) => Self::not_permitted(),
+            ProgramError::LoadError { io_error, .. }
+                if io_error.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>
+            {
+                Self::not_permitted()
+            }
+            // Without CAP_PERFMON the verifier finds fault with the program.
+            _ if !missing_capabilities().is_empty() => Self::not_permitted(),
             error => Self::rejected(error),
         }
     }
@@ -154,20 +160,25 @@ impl Error {
     }
 
     pub(super) fn not_permitted() -> Self {
-        const NEEDED: [(CapabilitySet, &str); 3] = [
-            (CapabilitySet::BPF, "CAP_BPF"),
-            (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-            (CapabilitySet::PERFMON, "CAP_PERFMON"),
-        ];
-        let effective = rustix::thread::capabilities(None)
-            .map_or(CapabilitySet::all(), |capabilities| capabilities.effective);
-        let missing = NEEDED
-            .into_iter()
-            .filter(|(capability, _)| !effective.contains(*capability))
-            .map(|(_, name)| name)
-            .collect();
-        Self::NotPermitted { missing }
+        Self::NotPermitted { missing: missing_capabilities() }
     }
+}
+
+/// Those of the capabilities we need that the process lacks.
+fn missing_capabilities() -> Vec<&'static str> {
+    const NEEDED: [(CapabilitySet, &str); 3] = [
+        (CapabilitySet::BPF, "CAP_BPF"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+        (CapabilitySet::PERFMON, "CAP_PERFMON"),
+    ];
+    let effective = rustix::thread::capabilities(None)
+        .map_or(CapabilitySet::all(), |capabilities| capabilities.effective);
+    // For BPF it stands for all three.
+    if effective.contains(CapabilitySet::SYS_ADMIN) {
+        return Vec::new();
+    }
+    let lacks = |(capability, name)| (!effective.contains(capability)).then_some(name);
+    NEEDED.into_iter().filter_map(lacks).collect()
 }
 
 /// The error number of an attempt to attach.
@@ -180,10 +191,6 @@ pub(super) fn errno(error: &ProgramError) -> Option<Errno> {
         _ => None,
     };
     number.map(Errno::from_raw_os_error)
-}
-
-fn denied(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// An error and its causes on one line. The verifier's log has many lines; its last one says why.
@@ -240,7 +247,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "xdp: the driver of eth0 cannot run the program (Operation not supported); \
+            "the driver of eth0 cannot run the program (Operation not supported); \
              --xdp-mode generic runs it in the stack, slower"
         );
     }

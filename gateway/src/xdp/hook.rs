@@ -155,7 +155,7 @@ mod tests {
     fn a_program_is_found_by_id_and_mode() {
         let name = attribute(3, b"eth0\0");
         let none = attribute(IFLA_XDP, &attribute(IFLA_XDP_ATTACHED, &[0]));
-        assert_eq!(parse_reply(&link(&[name.clone()])).unwrap(), None);
+        assert_eq!(parse_reply(&link(std::slice::from_ref(&name))).unwrap(), None);
         assert_eq!(parse_reply(&link(&[name.clone(), none])).unwrap(), None);
 
         let native =

@@ -173,3 +173,17 @@ fn attach(program: &mut Program, interface: &str, mode: Mode) -> Result<Attachme
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The admin thread reads the counters of what control attached.
+    #[test]
+    fn threads_may_share_it() {
+        fn shareable<T: Send + Sync>() {}
+        fn sendable<T: Send>() {}
+        shareable::<Xdp>();
+        sendable::<Logs>();
+    }
+}

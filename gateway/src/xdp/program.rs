@@ -1,10 +1,10 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
-use std::{fs, io};
+use std::{fmt, io};
 
-use aya::maps::{Array, MapError, PerCpuArray};
+use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use aya::programs::{self, ProgramError, XdpMode};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, Pod};
 use gateway_ebpf::abi::{self, Constants};
 use gateway_ebpf::bucket::Limits;
 use gateway_ebpf::hash::prefix_mask;
@@ -30,10 +30,16 @@ pub struct Count {
 
 /// The program, loaded. What it is attached to it leaves when it is dropped, and also when the
 /// process is killed.
-#[derive(Debug)]
 pub struct Program {
     ebpf: Ebpf,
     logs: Option<Logs>,
+}
+
+impl fmt::Debug for Program {
+    /// aya's own would print every instruction.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Program")
+    }
 }
 
 impl Program {
@@ -55,18 +61,11 @@ impl Program {
             .override_global(abi::CONSTANTS, &constants, true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries(abi::LIMITS, lines);
-        let object = match &settings.object {
+        let loaded = match &settings.object {
+            Some(path) => loader.load_file(path),
             None => loader.load(EMBEDDED),
-            // Read here, as aya's own reading loses the cause.
-            Some(path) => match fs::read(path) {
-                Ok(bytes) => loader.load(&bytes),
-                Err(cause) => {
-                    let cause = cause.to_string();
-                    return Err(Error::Object { path: Some(path.clone()), cause });
-                }
-            },
         };
-        let ebpf = object.map_err(|error| Error::from_object(error, settings.object.clone()))?;
+        let ebpf = loaded.map_err(|error| Error::from_object(error, settings.object.clone()))?;
 
         let mut program = Self { ebpf, logs: None };
         program.configure(settings)?;
@@ -91,21 +90,20 @@ impl Program {
             limits: Limits::new(interval_ns, settings.connection_burst),
             enforce: u64::from(settings.enforce),
         };
-        let write = || {
-            let map = self.ebpf.map_mut(abi::SETTINGS).ok_or(MapError::KeyNotFound)?;
-            Array::<_, abi::Settings>::try_from(map)?.set(0, value, 0)
-        };
-        ({ write })().map_err(|error| Error::io("write the limits", error))
+        self.array(abi::SETTINGS)
+            .and_then(|mut map| map.set(0, value, 0))
+            .map_err(|error| Error::io("write the limits", error))
     }
 
     /// Makes `ports` the gateway's.
     fn open(&mut self, ports: &[u16]) -> Result<(), Error> {
-        let write = || {
-            let map = self.ebpf.map_mut(abi::PORTS).ok_or(MapError::KeyNotFound)?;
-            let mut map = Array::<_, u8>::try_from(map)?;
-            ports.iter().try_for_each(|port| map.set(u32::from(*port), 1, 0))
-        };
-        ({ write })().map_err(|error| Error::io("write the ports", error))
+        self.array(abi::PORTS)
+            .and_then(|mut map| ports.iter().try_for_each(|port| map.set((*port).into(), 1_u8, 0)))
+            .map_err(|error| Error::io("write the ports", error))
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>, MapError> {
+        self.ebpf.map_mut(name).ok_or(MapError::KeyNotFound)?.try_into()
     }
 
     fn load_entry_points(&mut self) -> Result<(), Error> {
