@@ -13,5 +13,15 @@
 mod harness;
 
 mod bodies;
+mod clients;
+mod command_line;
 mod connections;
+mod drain;
+mod endpoints;
 mod forwarding;
+mod operating;
+mod pressure;
+mod random;
+mod rejections;
+mod splits;
+mod statuses;
