@@ -102,5 +102,9 @@ fn mistakes_in_a_file_have_their_lines() {
 
 #[test]
 fn nothing_to_do() {
-    fails(&["run"], 2, "--config");
+    let output = gateway(&["run"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("gateway run --config FILE"), "{text}");
+    assert!(text.contains("gateway run --listen"), "{text}");
 }

@@ -85,9 +85,11 @@ fn what_takes_too_long_is_cut_and_said() {
     let gateway = set_up().to(&[origin.address]).set("runtime", "drain_timeout = '100ms'").start();
     let mut client = gateway.client();
     client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-    client.head();
+    origin.wait_for("the request", |seen| seen.requests.len() == 1);
     gateway.signal(Signal::TERM);
-    client.expect_gone();
-    until("the reason", || gateway.log().contains("1 connection"));
+    assert!(client.try_response().is_err(), "half of it cannot be a response");
+    let (status, log) = gateway.wait_for_end();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("drain timeout: 1 connection"), "{log}");
     gate.open();
 }

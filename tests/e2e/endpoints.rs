@@ -68,14 +68,10 @@ fn a_connection_closed_while_idle_is_not_used() {
     let origin = Origin::scripted("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", After::Close);
     let gateway = Gateway::in_front_of(&origin);
     let mut client = gateway.client();
-    for n in 1..=5 {
-        assert_eq!(client.get("/").text(), "hi");
-        origin.wait_for("the end of its connection", |seen| seen.ended == n);
-        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi");
-        assert_eq!(client.response().text(), "hi");
-        origin.wait_for("the end of its connection", |seen| seen.ended == n + 1);
-        break;
-    }
+    assert_eq!(client.get("/").text(), "hi");
+    origin.wait_for("the end of its connection", |seen| seen.ended == 1);
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(client.response().text(), "hi");
     assert_eq!(origin.requests().len(), 2);
 }
 
@@ -99,7 +95,6 @@ fn a_cut_response_is_seen_to_be_cut() {
             old.send("GET / HTTP/1.0\r\nHost: test\r\n\r\n");
             let broken = old.try_response().unwrap_err();
             assert!(matches!(broken, Broken::Cut(_) | Broken::Reset), "{broken:?}");
-            gateway.client().send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         }
     }
 }

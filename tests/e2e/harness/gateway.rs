@@ -208,14 +208,21 @@ impl Gateway {
 
     /// Waits for an end that was asked for, and returns all it printed.
     #[track_caller]
-    pub fn wait_for_success(mut self) -> String {
+    pub fn wait_for_success(self) -> String {
+        let (status, log) = self.wait_for_end();
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+
+    /// Waits for its end, and returns all it printed.
+    #[track_caller]
+    pub fn wait_for_end(mut self) -> (ExitStatus, String) {
         let status = wait(&mut self.process);
         self.stopped = true;
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        assert!(status.success(), "{status}");
-        self.log()
+        (status, self.log())
     }
 }
 
