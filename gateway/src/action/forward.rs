@@ -150,7 +150,10 @@ async fn exchange(
     let responding = pin!(response.relay(&mut stream.reader, responder));
     match select(uploading, responding).await {
         Either::Left((uploaded @ (Ok(()) | Err(Error::UpstreamGone)), responding)) => {
-            alarm.arm(request_sent());
+            let by = request_sent();
+            if context.status.get() == 0 {
+                alarm.arm(by);
+            }
             let ended = responding.await?;
             Ok(Ended { reusable: ended.reusable && uploaded.is_ok(), ..ended })
         }
