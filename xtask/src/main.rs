@@ -1,8 +1,16 @@
 //! The project's chores.
 
+mod demo;
 mod ebpf;
 mod setup;
+mod test;
+mod tidy;
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -14,6 +22,19 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Build the gateway, start it with two small origins, and show what it counts.
+    Demo {
+        /// Stop by itself after this long; else Ctrl-C does.
+        #[arg(long)]
+        seconds: Option<u32>,
+    },
+    /// Run every check there is, or only some steps.
+    Test {
+        /// What to run; everything when none is named.
+        steps: Vec<test::Step>,
+    },
+    /// Check the rules no compiler knows.
+    Tidy,
     /// Install what building the BPF object and running the tests need and this machine lacks.
     Setup,
     /// Build the BPF object into gateway-ebpf/object/.
@@ -22,11 +43,35 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Become a command that ends when the process that started it does.
+    #[command(hide = true)]
+    Tied {
+        parent: i32,
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().chore {
+fn main() -> ExitCode {
+    match execute(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every path in a chore is relative to the repository, wherever in it cargo was called.
+fn execute(chore: Chore) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    std::env::set_current_dir(&root).with_context(|| root.display().to_string())?;
+    match chore {
+        Chore::Demo { seconds } => demo::run(seconds),
+        Chore::Test { steps } => test::run(&steps),
+        Chore::Tidy => tidy::run(),
         Chore::Setup => setup::run(),
         Chore::BuildEbpf { check } => ebpf::build(check),
+        Chore::Tied { parent, command } => demo::tied::become_command(parent, &command),
     }
 }

@@ -1,0 +1,89 @@
+//! `cargo xtask test`: every check there is, in order, up to the first that fails. `.ci/run` does the
+//! same on a new machine.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::{ebpf, tidy};
+
+/// From quick to slow, but for the last: it needs a second toolchain, which not everybody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// The layout is rustfmt's
+    Fmt,
+    /// Nothing the compiler or clippy warns of
+    Clippy,
+    /// The rules no compiler knows
+    Tidy,
+    /// The documentation's links lead somewhere
+    Doc,
+    /// Unit tests, end to end, the configuration, the kernel program
+    Tests,
+    /// The committed BPF object is what the sources give
+    Ebpf,
+}
+
+impl Step {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
+            Self::Clippy => cargo(
+                &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+                &[],
+            ),
+            Self::Tidy => tidy::run(),
+            Self::Doc => cargo(
+                &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"],
+                &[("RUSTDOCFLAGS", "-D warnings")],
+            ),
+            Self::Tests => cargo(&["test", "--workspace"], &[]),
+            Self::Ebpf => ebpf::build(true),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// Runs the named steps, or all.
+pub fn run(named: &[Step]) -> Result<()> {
+    let mut times = Vec::new();
+    let started = Instant::now();
+    for step in Step::value_variants() {
+        if !named.is_empty() && !named.contains(step) {
+            continue;
+        }
+        let name = step.name();
+        println!("\ntest: {name} …");
+        let step_started = Instant::now();
+        step.run().with_context(|| {
+            format!(
+                "{name} failed after {}; it alone: `cargo xtask test {name}`",
+                seconds(step_started.elapsed())
+            )
+        })?;
+        let time = seconds(step_started.elapsed());
+        println!("test: {name} ok, {time}");
+        times.push(format!("{name} {time}"));
+    }
+    println!("\ntest: all ok in {} ({})", seconds(started.elapsed()), times.join(", "));
+    Ok(())
+}
+
+fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let status = Command::new("cargo")
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "`cargo {}`: {status}", arguments.join(" "));
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
