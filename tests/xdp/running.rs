@@ -152,7 +152,8 @@ impl Running<'_> {
     fn get(&self, path: &str) -> std::io::Result<String> {
         self.inside.run(|| {
             let mut stream = TcpStream::connect(ADMIN)?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok(answer)

@@ -26,6 +26,11 @@ pub fn build(check: bool) -> Result<()> {
     let toolchain = toolchain::find()?;
     let linker = toolchain::linker()?
         .context("bpf-linker is not on the PATH: `cargo xtask setup` installs it")?;
+    ensure!(
+        linker.llvm.is_none_or(|llvm| llvm == toolchain.llvm),
+        "bpf-linker has another LLVM than {}: `cargo xtask setup` installs the right one",
+        toolchain.version
+    );
     let built = object::without_debug_info(&compile(&root, &toolchain)?)?;
     let origin = Origin {
         compiler: toolchain.version.clone(),

@@ -80,6 +80,10 @@ fn linker(toolchain: &Toolchain) -> Result<()> {
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "cargo install bpf-linker failed");
+    ensure!(
+        toolchain::linker()?.is_some(),
+        "bpf-linker is installed, but not on the PATH: add cargo's bin folder to it"
+    );
     Ok(())
 }
 

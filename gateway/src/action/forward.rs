@@ -31,57 +31,78 @@ pub struct Forwarded {
     pub surplus: BytesMut,
 }
 
-/// Forwards `request`. The client's `reader` gives the rest of its body. `responder` is used up as
-/// soon as a response begins: if it is still there after a failure, the client can be told.
-///
-/// # Errors
-/// Whatever ended the exchange before its response was whole.
-pub async fn forward(
-    resources: &Resources,
-    upstream: &Upstream,
-    request: &Request<'_>,
-    body_bytes_max: u64,
-    reader: &mut Reader,
-    responder: &mut Option<Responder<'_>>,
-    context: &Context,
-) -> Result<Forwarded, Error> {
-    let body = Body::new(request.framing, request.framing);
-    let surplus = BytesMut::new();
-    let mut upload = Upload { resources, request, context, body, body_bytes_max, surplus };
-    let mut out = upload.begin()?;
-    let mut fresh = false;
-    let result = loop {
-        let mut lease = upstream.checkout(fresh).await?;
-        context.endpoint.set(Some(lease.address()));
-        upstream.metrics().requests.add(1);
-        let head_by = Cell::new(Deadline::NEVER);
-        let response = Response {
-            resources,
-            request,
-            context,
-            metrics: upstream.metrics(),
-            head_by: &head_by,
-        };
-        match exchange(&mut lease, &mut out, &mut upload, &response, reader, responder).await {
-            Ok(ended) => {
-                if ended.reusable && !resources.draining.get() {
-                    lease.release();
+/// Answers with what an upstream answers.
+pub struct Forward<'a> {
+    /// What the worker lends.
+    pub resources: &'a Resources,
+    /// Who is asked.
+    pub upstream: &'a Upstream,
+    /// The most the request's body may have.
+    pub body_bytes_max: u64,
+}
+
+impl Forward<'_> {
+    /// Forwards `request`. The client's `reader` gives the rest of its body. `responder` is used up
+    /// as soon as a response begins: if it is still there after a failure, the client can be told.
+    ///
+    /// # Errors
+    /// Whatever ended the exchange before its response was whole.
+    pub async fn answer(
+        &self,
+        request: &Request<'_>,
+        reader: &mut Reader,
+        responder: &mut Option<Responder<'_>>,
+        context: &Context,
+    ) -> Result<Forwarded, Error> {
+        let Self { resources, body_bytes_max, .. } = *self;
+        let body = Body::new(request.framing, request.framing);
+        let surplus = BytesMut::new();
+        let mut upload = Upload { resources, request, context, body, body_bytes_max, surplus };
+        let mut out = upload.begin()?;
+        let result = self.tries(&mut out, &mut upload, reader, responder).await;
+        resources.buffers.give_head(out);
+        let persistent = result?;
+        Ok(Forwarded { persistent, surplus: upload.surplus })
+    }
+
+    /// Tries a kept connection, and once more a fresh one if that was dead. Returns whether the
+    /// client was told that its connection stays open.
+    async fn tries(
+        &self,
+        out: &mut Buffer,
+        upload: &mut Upload<'_, '_>,
+        reader: &mut Reader,
+        responder: &mut Option<Responder<'_>>,
+    ) -> Result<bool, Error> {
+        let Self { resources, upstream, .. } = *self;
+        let Upload { request, context, .. } = *upload;
+        let mut fresh = false;
+        loop {
+            let mut lease = upstream.checkout(fresh).await?;
+            context.endpoint.set(Some(lease.address()));
+            upstream.metrics().requests.add(1);
+            let head_by = Cell::new(Deadline::NEVER);
+            let metrics = upstream.metrics();
+            let response = Response { resources, request, context, metrics, head_by: &head_by };
+            match exchange(&mut lease, out, upload, &response, reader, responder).await {
+                Ok(ended) => {
+                    if ended.reusable && !resources.draining.get() {
+                        lease.release();
+                    }
+                    return Ok(ended.persistent);
                 }
-                break Ok(ended.persistent);
-            }
-            Err(error) if error.is_retry_safe() && !fresh => {
-                upstream.metrics().retries.add(1);
-                fresh = true;
-            }
-            Err(error) => {
-                let failed = error.side() == Side::Upstream;
-                upstream.metrics().failures.add(u64::from(failed));
-                break Err(error);
+                Err(error) if error.is_retry_safe() && !fresh => {
+                    upstream.metrics().retries.add(1);
+                    fresh = true;
+                }
+                Err(error) => {
+                    let failed = error.side() == Side::Upstream;
+                    upstream.metrics().failures.add(u64::from(failed));
+                    return Err(error);
+                }
             }
         }
-    };
-    resources.buffers.give_head(out);
-    result.map(|persistent| Forwarded { persistent, surplus: upload.surplus })
+    }
 }
 
 /// One try on one connection.
@@ -129,7 +150,10 @@ async fn exchange(
     let responding = pin!(response.relay(&mut stream.reader, responder));
     match select(uploading, responding).await {
         Either::Left((uploaded @ (Ok(()) | Err(Error::UpstreamGone)), responding)) => {
-            alarm.arm(request_sent());
+            let by = request_sent();
+            if context.status.get() == 0 {
+                alarm.arm(by);
+            }
             let ended = responding.await?;
             Ok(Ended { reusable: ended.reusable && uploaded.is_ok(), ..ended })
         }

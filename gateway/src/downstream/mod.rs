@@ -38,10 +38,11 @@ pub struct Route {
 }
 
 impl Shared {
-    /// Takes a line down, and sees to it that it does not wait for company for long.
-    fn log(self: &Rc<Self>, entry: &Entry<'_>) {
+    /// Takes a line down, if there is a log, and sees to it that it does not wait for company for
+    /// long.
+    fn log<'a>(self: &Rc<Self>, entry: impl FnOnce() -> Entry<'a>) {
         let Some(log) = &self.access_log else { return };
-        if log.borrow_mut().record(entry) {
+        if log.borrow_mut().record(&entry()) {
             let shared = Rc::clone(self);
             rt::spawn(
                 async move {

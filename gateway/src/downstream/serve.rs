@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 
-use super::Shared;
 use super::connection::{Connection, Next};
-use crate::action::forward;
+use super::{Route, Shared};
+use crate::action::forward::{Forward, Forwarded};
 use crate::exchange::responder::{self, Responder};
 use crate::exchange::{Context, Error, Request};
 use crate::http::encode::Answer;
@@ -46,84 +46,46 @@ pub(super) async fn serve(
     context.request_read.set(matches!(framing, Framing::Empty | Framing::Length(0)));
     let gap = resources.timeouts.body;
     let mut responder = Some(Responder::new(&mut stream.writer, &request, &resources.date, gap));
-    let mut surplus = BytesMut::new();
 
-    let mut upstream = None;
-    let result = answer(
-        shared,
-        &request,
-        &mut stream.reader,
-        &mut responder,
-        &context,
-        &mut upstream,
-        &mut surplus,
-    )
-    .await;
-    let (next, error) = match result {
-        Ok(persistent) => (next(persistent, &context), None),
-        Err(error) => (fail(shared, &request, responder, &context, error).await, Some(error)),
+    let result = answer(shared, &request, &mut stream.reader, &mut responder, &context).await;
+    let (next, error, surplus) = match result {
+        Ok(Forwarded { persistent, surplus }) => (next(persistent, &context), None, surplus),
+        Err(error) => {
+            let next = fail(shared, &request, responder, &context, error).await;
+            (next, Some(error), BytesMut::new())
+        }
     };
 
-    finish(
-        shared,
-        &Entry {
-            time: SystemTime::now(),
-            client: *peer,
-            method: head.method_name.of(bytes),
-            target: head.target_text.of(bytes),
-            host: head.authority.map(|authority| authority.of(bytes)).unwrap_or_default(),
-            user_agent: values(&head.fields, bytes, Name::UserAgent).next().unwrap_or_default(),
-            referer: values(&head.fields, bytes, Name::Referer).next().unwrap_or_default(),
-            version_minor: u8::from(head.version == Version::Http11),
-            status: context.status.get(),
-            bytes_in: context.bytes_in.get(),
-            bytes_out: context.bytes_out.get(),
-            duration: begun.elapsed(),
-            upstream,
-            endpoint: context.endpoint.get(),
-            upstream_duration: context.upstream_duration.get(),
-            error: error.map(Error::message),
-        },
-    );
+    let duration = begun.elapsed();
+    count(shared, context.status.get(), duration);
+    shared.log(|| entry(shared, *peer, &request, &context, duration, error));
     drop(in_flight);
     connection.advance(context.consumed.get(), &surplus);
     next
 }
 
-/// Finds the route and lets its action answer. Returns whether the client was told that its
-/// connection stays open.
-async fn answer<'s>(
-    shared: &'s Shared,
+/// Finds the route and lets its action answer.
+async fn answer(
+    shared: &Shared,
     request: &Request<'_>,
     reader: &mut Reader,
     responder: &mut Option<Responder<'_>>,
     context: &Context,
-    upstream_name: &mut Option<&'s str>,
-    surplus: &mut BytesMut,
-) -> Result<bool, Error> {
+) -> Result<Forwarded, Error> {
     let Request { head, bytes, .. } = *request;
     let authority = head.authority.map(|authority| authority.of(bytes));
     let host = authority.and_then(|authority| target::host(authority).ok());
-    let route = shared.routes.lookup(host, head.target.path(bytes)).ok_or(Error::NoRoute)?;
+    let Route { upstream, body_bytes_max } =
+        *shared.routes.lookup(host, head.target.path(bytes)).ok_or(Error::NoRoute)?;
     if let Framing::Length(length) = request.framing
-        && length > route.body_bytes_max
+        && length > body_bytes_max
     {
         return Err(Error::BodyTooLarge);
     }
-    let upstream = shared.upstreams.get(route.upstream).ok_or(Error::NoRoute)?;
-    *upstream_name = Some(&upstream.name);
-    let forwarded = forward::forward(
-        &shared.resources,
-        upstream,
-        request,
-        route.body_bytes_max,
-        reader,
-        responder,
-        context,
-    )
-    .await?;
-    *surplus = forwarded.surplus;
-    Ok(forwarded.persistent)
+    context.upstream.set(Some(upstream));
+    let upstream = shared.upstreams.get(upstream).ok_or(Error::NoRoute)?;
+    let forward = Forward { resources: &shared.resources, upstream, body_bytes_max };
+    forward.answer(request, reader, responder, context).await
 }
 
 fn next(persistent: bool, context: &Context) -> Next {
@@ -169,11 +131,53 @@ pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, err
     let writer = &mut connection.stream.writer;
     let about = Answer { status, persistent: false, version: Version::Http11, with_body: true };
     let sent = responder::answer(writer, &resources.date, about, resources.timeouts.body).await;
-    finish(shared, &refused_entry(connection.peer, status, error));
+    count(shared, status, Duration::ZERO);
+    let peer = connection.peer;
+    shared.log(|| Entry { status, error: Some(error.message()), ..unknown(peer) });
     if sent.is_ok() { Next::Linger } else { Next::Close }
 }
 
-fn refused_entry(client: SocketAddr, status: u16, error: Error) -> Entry<'static> {
+/// Counts a request that has ended, whatever its outcome.
+fn count(shared: &Shared, status: u16, duration: Duration) {
+    let metrics = &shared.resources.metrics;
+    if let Some(counter) = metrics.responses.get(usize::from(status)) {
+        counter.add(1);
+    }
+    metrics.request_duration.record(duration);
+}
+
+/// What the access log says of an exchange.
+fn entry<'a>(
+    shared: &'a Shared,
+    peer: SocketAddr,
+    request: &Request<'a>,
+    context: &Context,
+    duration: Duration,
+    error: Option<Error>,
+) -> Entry<'a> {
+    let Request { head, bytes, .. } = *request;
+    let upstream = context.upstream.get().and_then(|index| shared.upstreams.get(index));
+    Entry {
+        method: head.method_name.of(bytes),
+        target: head.target_text.of(bytes),
+        host: head.authority.map(|authority| authority.of(bytes)).unwrap_or_default(),
+        user_agent: values(&head.fields, bytes, Name::UserAgent).next().unwrap_or_default(),
+        referer: values(&head.fields, bytes, Name::Referer).next().unwrap_or_default(),
+        version_minor: u8::from(head.version == Version::Http11),
+        status: context.status.get(),
+        bytes_in: context.bytes_in.get(),
+        bytes_out: context.bytes_out.get(),
+        duration,
+        upstream: upstream.map(|upstream| &*upstream.name),
+        endpoint: context.endpoint.get(),
+        upstream_duration: context.upstream_duration.get(),
+        error: error.map(Error::message),
+        ..unknown(peer)
+    }
+}
+
+/// What it says of a client whose request could not be read.
+fn unknown(client: SocketAddr) -> Entry<'static> {
     Entry {
         time: SystemTime::now(),
         client,
@@ -183,25 +187,15 @@ fn refused_entry(client: SocketAddr, status: u16, error: Error) -> Entry<'static
         user_agent: b"",
         referer: b"",
         version_minor: 1,
-        status,
+        status: 0,
         bytes_in: 0,
         bytes_out: 0,
         duration: Duration::ZERO,
         upstream: None,
         endpoint: None,
         upstream_duration: None,
-        error: Some(error.message()),
+        error: None,
     }
-}
-
-/// Counts and logs, whatever the outcome.
-fn finish(shared: &Rc<Shared>, entry: &Entry<'_>) {
-    let metrics = &shared.resources.metrics;
-    if let Some(counter) = metrics.responses.get(usize::from(entry.status)) {
-        counter.add(1);
-    }
-    metrics.request_duration.record(entry.duration);
-    shared.log(entry);
 }
 
 /// Counts a request as in flight, also when its task ends by a panic.

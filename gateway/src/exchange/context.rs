@@ -36,6 +36,8 @@ pub struct Context {
     pub bytes_in: Cell<u64>,
     /// Bytes of the response's body.
     pub bytes_out: Cell<u64>,
+    /// Which upstream the route chose.
+    pub upstream: Cell<Option<usize>>,
     /// The endpoint that was asked last.
     pub endpoint: Cell<Option<SocketAddr>>,
     /// When the request had been sent whole.

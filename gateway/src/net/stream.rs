@@ -1,7 +1,11 @@
 //! A connection: two halves that work at the same time, each with its deadline.
 
-#![expect(unsafe_code, reason = "monoio's owned halves cannot be asked for their socket")]
+#![expect(
+    unsafe_code,
+    reason = "monoio's owned halves say goodbye when dropped and lend no socket"
+)]
 
+use std::cell::UnsafeCell;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -10,9 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::buf::{Slice, SliceMut};
-use monoio::io::{
-    AsyncReadRent as _, AsyncWriteRent as _, OwnedReadHalf, OwnedWriteHalf, Splitable as _,
-};
+use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _};
 use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
@@ -64,30 +66,30 @@ impl Stream {
     fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Self {
         let fd = socket.as_raw_fd();
         let timer = |direction| Timer::new(Rc::clone(deadlines), fd, direction);
-        let (read, write) = socket.into_split();
+        let socket = Socket(Rc::new(UnsafeCell::new(socket)));
         Self {
-            reader: Reader { timer: timer(Direction::Read), half: read },
-            writer: Writer { timer: timer(Direction::Write), half: write, sent: 0 },
+            reader: Reader { timer: timer(Direction::Read), socket: socket.clone() },
+            writer: Writer { timer: timer(Direction::Write), socket, sent: 0 },
         }
     }
 
     /// Lets the close of this connection be a reset.
     pub fn reset_on_close(&self) {
-        sys::reset_on_close(self.reader.socket());
+        sys::reset_on_close(self.reader.socket.get());
     }
 
     /// Whether nothing has come in: an idle connection that is not quiet is closing or broken.
     pub fn is_quiet(&self) -> bool {
-        sys::is_quiet(self.reader.socket())
+        sys::is_quiet(self.reader.socket.get())
     }
 }
 
 /// The half that reads.
 #[derive(Debug)]
 pub struct Reader {
-    // Before the half, so that it is dropped first: see `Timer`.
+    // Before the socket, so that it is dropped first: see `Timer`.
     timer: Timer,
-    half: OwnedReadHalf<TcpStream>,
+    socket: Socket,
 }
 
 impl Reader {
@@ -102,7 +104,7 @@ impl Reader {
     /// `TimedOut` when the deadline passes first.
     pub async fn idle(&mut self, until: Deadline) -> io::Result<()> {
         self.timer.arm_idle(until);
-        let result = self.socket().readable(false).await;
+        let result = self.socket.get().readable(false).await;
         if self.timer.expired() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -126,7 +128,7 @@ impl Reader {
         let bytes = mem::take(&mut buffer.bytes);
         let from = bytes.len();
         let to = from + room;
-        let (result, slice) = self.half.read(SliceMut::new(bytes, from, to)).await;
+        let (result, slice) = self.socket.get_mut().read(SliceMut::new(bytes, from, to)).await;
         buffer.bytes = slice.into_inner();
         match result {
             Ok(count) if count > 0 => {
@@ -137,19 +139,13 @@ impl Reader {
             end => end,
         }
     }
-
-    fn socket(&self) -> &TcpStream {
-        // SAFETY: both halves stay on this thread, and monoio's own methods on them make no
-        // reference that outlives a call: they clone the descriptor into the operation.
-        unsafe { &*self.half.0.get() }
-    }
 }
 
 /// The half that writes.
 #[derive(Debug)]
 pub struct Writer {
     timer: Timer,
-    half: OwnedWriteHalf<TcpStream>,
+    socket: Socket,
     sent: u64,
 }
 
@@ -165,7 +161,7 @@ impl Writer {
         while from < bytes.len() {
             self.timer.arm(self.timer.after(gap));
             let to = bytes.len();
-            let (written, slice) = self.half.write(Slice::new(bytes, from, to)).await;
+            let (written, slice) = self.socket.get_mut().write(Slice::new(bytes, from, to)).await;
             bytes = slice.into_inner();
             match written {
                 Ok(count) if count > 0 => {
@@ -192,9 +188,26 @@ impl Writer {
 
     /// Tells the peer that no more will come; reading goes on.
     pub fn finish(&mut self) {
-        // SAFETY: as in `Reader::socket`.
-        let socket = unsafe { &*self.half.0.get() };
         // A peer that is gone already needs no telling.
-        let _ = sys::shutdown_socket(socket.as_raw_fd(), Shutdown::Write);
+        let _ = sys::shutdown_socket(self.socket.get().as_raw_fd(), Shutdown::Write);
+    }
+}
+
+/// What both halves hold. Dropping one does nothing; dropping both closes.
+#[derive(Clone, Debug)]
+struct Socket(Rc<UnsafeCell<TcpStream>>);
+
+impl Socket {
+    fn get(&self) -> &TcpStream {
+        // SAFETY: see `get_mut`.
+        unsafe { &*self.0.get() }
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "reading and writing go on at the same time")]
+    fn get_mut(&self) -> &mut TcpStream {
+        // SAFETY: as in monoio's own halves. All of it stays on one thread. An operation clones the
+        // descriptor before it waits for the first time and does not touch the stream afterwards,
+        // so no two references are ever used at once.
+        unsafe { &mut *self.0.get() }
     }
 }

@@ -129,6 +129,7 @@ impl Error {
             {
                 Self::not_permitted()
             }
+            EbpfError::FileError { error, .. } => Self::Object { path, cause: error.to_string() },
             EbpfError::MapError(error @ MapError::CreateError { .. }) => Self::rejected(&error),
             error => Self::Object { path, cause: chain(&error) },
         }

@@ -6,12 +6,17 @@ use anyhow::{Context, Result};
 use object::build::elf::{Builder, SectionData};
 use object::{Object, ObjectSection, ObjectSymbol};
 
-/// The object without DWARF. BTF stays: the kernel's verifier and bpftool show source lines by it.
+/// The object without DWARF, and without the hashes in the names of local symbols, which change with
+/// the version of any crate in the build. BTF stays: the kernel's verifier and bpftool show source
+/// lines by it.
 pub fn without_debug_info(elf: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(elf).context("the linker's output is no ELF file")?;
     for section in &mut builder.sections {
         let name = section.name.to_string();
         section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+    }
+    for symbol in &mut builder.symbols {
+        symbol.name = without_hash(&symbol.name.to_string()).into_bytes().into();
     }
     // LLVM keeps the names of sections with those of symbols, which the builder does not.
     let names = builder.sections.add();
@@ -22,6 +27,21 @@ pub fn without_debug_info(elf: &[u8]) -> Result<Vec<u8>> {
     let mut stripped = Vec::new();
     builder.write(&mut stripped).context("cannot write the stripped object")?;
     Ok(stripped)
+}
+
+/// `anon.HASH.1` becomes `anon.1`, and `…CsHASH_11gateway_bpf…`, which is how Rust names a crate and
+/// its hash, `…C11gateway_bpf…`.
+fn without_hash(symbol: &str) -> String {
+    if let Some((_, number)) = symbol.strip_prefix("anon.").and_then(|rest| rest.split_once('.')) {
+        return format!("anon.{number}");
+    }
+    match symbol.strip_prefix("_R").and_then(|rest| rest.split_once("Cs")) {
+        Some((before, rest)) => {
+            let (_, after) = rest.split_once('_').unwrap_or(("", rest));
+            format!("_R{before}C{after}")
+        }
+        None => symbol.to_owned(),
+    }
 }
 
 /// Which parts of two objects are not the same; empty when none.
@@ -61,4 +81,19 @@ fn parts(elf: &[u8]) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     symbols.sort();
     parts.insert("symbols", symbols.join("\n").into_bytes());
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_leave_the_names_of_symbols() {
+        assert_eq!(without_hash("anon.0ce70f674c4043067fc79b493b0dd3b9.4"), "anon.4");
+        let closure = "_RNCNvCsgf35WfLzQG0_11gateway_bpf3logs_0B3_";
+        assert_eq!(without_hash(closure), "_RNCNvC11gateway_bpf3logs_0B3_");
+        for plain in ["gateway", "memcpy", "CONSTANTS", "", "anon"] {
+            assert_eq!(without_hash(plain), plain);
+        }
+    }
 }

@@ -1,0 +1,27 @@
+//! The gateway as a client and an origin see it: the built binary, real sockets, no knowledge of
+//! its inside. `tests/README.md` says how to run one of these.
+#![expect(
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test panics to fail, and the harness is made of threads"
+)]
+
+mod harness;
+
+mod bodies;
+mod clients;
+mod command_line;
+mod connections;
+mod drain;
+mod endpoints;
+mod forwarding;
+mod operating;
+mod pressure;
+mod random;
+mod rejections;
+mod splits;
+mod statuses;
