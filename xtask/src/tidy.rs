@@ -174,12 +174,9 @@ fn top_level(path: &str) -> &str {
 fn crate_paths(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for (position, path) in text.match_indices("crate::") {
-        let (before, after) = (text.get(..position).unwrap_or(""), text.get(position..));
-        let after = after.and_then(|rest| rest.strip_prefix(path)).unwrap_or("");
-        let line_so_far = before.rsplit('\n').next().unwrap_or("");
-        if line_so_far.contains("//") {
-            continue;
-        }
+        let (before, here) = text.split_at(position);
+        let is_comment = before.rsplit('\n').next().is_some_and(|line| line.contains("//"));
+        let Some(after) = here.strip_prefix(path).filter(|_| !is_comment) else { continue };
         let line = before.matches('\n').count() + 1;
         match after.strip_prefix('{') {
             Some(list) => found.extend(names_of_list(list).into_iter().map(|name| (line, name))),

@@ -1,7 +1,7 @@
 //! The gateway as a process.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub struct Gateway(Child);
 
 impl Gateway {
     pub fn start(binary: &Path) -> Result<Self> {
-        let mut command: Command = tied::command(binary)?;
+        let mut command = tied::command(binary)?;
         command.args(["run", "--config", CONFIG, "--access-log", "off"]);
         Ok(Self(command.stdin(Stdio::null()).spawn()?))
     }
