@@ -1,4 +1,5 @@
-//! A toy origin: answers every request with a line of JSON that says who answered. It serves the
+//! A toy origin: answers every request with a line of JSON that says who answered: its address, so
+//! that the answers of two origins are of one length, which load generators insist on. It serves the
 //! demo's gateway and nobody else, so it trusts what it reads.
 
 use std::io::{self, BufRead, BufReader, Write};
@@ -6,24 +7,24 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 /// Serves for as long as the process lives.
-pub fn start(name: &'static str, listener: TcpListener) -> io::Result<()> {
+pub fn start(address: &'static str, listener: TcpListener) -> io::Result<()> {
     let accept = move || {
         for client in listener.incoming().flatten() {
             // An error is the gateway leaving.
-            thread::spawn(move || drop(serve(name, client)));
+            thread::spawn(move || drop(serve(address, client)));
         }
     };
-    thread::Builder::new().name(format!("origin {name}")).spawn(accept).map(drop)
+    thread::Builder::new().name(format!("origin {address}")).spawn(accept).map(drop)
 }
 
-fn serve(name: &str, mut client: TcpStream) -> io::Result<()> {
+fn serve(address: &str, mut client: TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client.try_clone()?);
     while let Some(request) = Request::read(&mut reader)? {
         let Request { method, target, client: from, .. } = &request;
         // Debug quotes as JSON does for all that a request line may hold.
         let body = format!(
-            "{{\"origin\":{name:?},\"method\":{method:?},\"target\":{target:?},\"client\":{from:?}}}\n"
+            "{{\"origin\":{address:?},\"method\":{method:?},\"target\":{target:?},\"client\":{from:?}}}\n"
         );
         let sent = if method == "HEAD" { "" } else { &body };
         let length = body.len();
