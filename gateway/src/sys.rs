@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
@@ -28,9 +29,17 @@ pub fn reset_on_close(socket: &impl AsRawFd) {
 
 /// Whether a connected socket has nothing to say: no byte to read, no end of stream, no error.
 pub fn is_quiet(socket: &impl AsRawFd) -> bool {
+    peek(socket) == Err(Errno::AGAIN)
+}
+
+/// Whether a connected socket has bytes to read.
+pub fn has_bytes(socket: &impl AsRawFd) -> bool {
+    peek(socket).is_ok_and(|count| count > 0)
+}
+
+fn peek(socket: &impl AsRawFd) -> Result<usize, Errno> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    let peeked = recv(borrow(socket), &mut [0u8; 1], flags);
-    matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    recv(borrow(socket), &mut [0u8; 1], flags).map(|(count, _)| count)
 }
 
 fn borrow(socket: &impl AsRawFd) -> BorrowedFd<'_> {

@@ -56,6 +56,26 @@ fn idle_connections_are_closed_at_once() {
 }
 
 #[test]
+fn a_request_that_has_arrived_is_answered() {
+    let origin = Origin::saying("hello");
+    let gateway = Gateway::in_front_of(&origin);
+    let mut clients: Vec<_> = (0..10).map(|_| gateway.client()).collect();
+    clients.iter_mut().for_each(|client| client.expect_alive());
+    // While it is stopped, the requests and the order to end arrive; it then sees them together.
+    gateway.signal(Signal::STOP);
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+    gateway.signal(Signal::TERM);
+    gateway.signal(Signal::CONT);
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "hello");
+        client.expect_close();
+    }
+    gateway.wait_for_success();
+}
+
+#[test]
 fn the_last_answer_says_that_it_is() {
     let gate = Gate::default();
     let waiting = gate.clone();

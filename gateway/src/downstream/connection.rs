@@ -12,7 +12,7 @@ use crate::exchange::Error;
 use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
 use crate::http::parse::{self, Scan};
-use crate::net::{Buffer, Stream};
+use crate::net::{Buffer, Deadline, Stream};
 use crate::telemetry::metrics;
 
 /// How long what a client still sends is read and thrown away after its last answer, so that the
@@ -80,10 +80,11 @@ impl Connection {
             return true;
         }
         resources.buffers.give_head(std::mem::take(&mut self.buffer));
-        if resources.draining.get() {
-            return false;
-        }
-        let until = resources.deadlines.after(resources.timeouts.keep_alive);
+        let until = if resources.draining.get() {
+            Deadline::PASSED
+        } else {
+            resources.deadlines.after(resources.timeouts.keep_alive)
+        };
         let waited = self.stream.reader.idle(until).await;
         if waited.is_err() && !resources.draining.get() {
             resources.metrics.deadline(metrics::Deadline::KeepAlive);

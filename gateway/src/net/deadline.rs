@@ -28,6 +28,8 @@ pub struct Deadline(u64);
 impl Deadline {
     /// No deadline.
     pub const NEVER: Self = Self(u64::MAX);
+    /// A deadline that has passed.
+    pub const PASSED: Self = Self(0);
 }
 
 /// All deadlines of one worker.
@@ -95,10 +97,10 @@ impl Deadlines {
     pub fn expire_idle(&self) {
         for slot in &mut self.slots.borrow_mut().all {
             if slot.state == State::Idle {
-                slot.at = Deadline(0);
+                slot.at = Deadline::PASSED;
             }
         }
-        self.wake_by(Deadline(0));
+        self.wake_by(Deadline::PASSED);
     }
 
     /// Lets deadlines pass, for as long as the worker lives.

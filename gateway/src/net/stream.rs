@@ -98,14 +98,15 @@ impl Reader {
         &self.timer
     }
 
-    /// Waits for the first byte of a request, holding no buffer. Ends early when the worker drains.
+    /// Waits for the first byte of a request, holding no buffer. Ends early when the worker drains,
+    /// but not without what has come already.
     ///
     /// # Errors
     /// `TimedOut` when the deadline passes first.
     pub async fn idle(&mut self, until: Deadline) -> io::Result<()> {
         self.timer.arm_idle(until);
         let result = self.socket.get().readable(false).await;
-        if self.timer.expired() {
+        if self.timer.expired() && !sys::has_bytes(self.socket.get()) {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.timer.disarm();
