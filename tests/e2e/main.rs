@@ -25,3 +25,4 @@ mod random;
 mod rejections;
 mod splits;
 mod statuses;
+mod websocket;

@@ -15,6 +15,7 @@ use futures_util::future::{Either, select};
 
 use super::relay::Body;
 use super::response::{Ended, Response};
+use super::tunnel::{self, tunnel};
 use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Request, Resources, Responder, Side};
 use crate::http::forward::{self, Client};
@@ -85,6 +86,14 @@ impl Forward<'_> {
             let metrics = upstream.metrics();
             let response = Response { resources, request, context, metrics, head_by: &head_by };
             match exchange(&mut lease, out, upload, &response, reader, responder).await {
+                Ok(Ended { tunnel: Some(writer), .. }) => {
+                    let sent_ahead = request.bytes.get(request.head.len..).unwrap_or_default();
+                    context.consumed.set(request.bytes.len());
+                    let client = tunnel::Client { reader, writer, sent_ahead };
+                    // Boxed, as few exchanges become one.
+                    Box::pin(tunnel(resources, client, &mut lease.stream, context)).await?;
+                    return Ok(false);
+                }
                 Ok(ended) => {
                     if ended.reusable && !resources.draining.get() {
                         lease.release();
@@ -106,14 +115,14 @@ impl Forward<'_> {
 }
 
 /// One try on one connection.
-async fn exchange(
+async fn exchange<'w>(
     lease: &mut Lease,
     out: &mut Buffer,
     upload: &mut Upload<'_, '_>,
     response: &Response<'_, '_>,
     reader: &mut Reader,
-    responder: &mut Option<Responder<'_>>,
-) -> Result<Ended, Error> {
+    responder: &mut Option<Responder<'w>>,
+) -> Result<Ended<'w>, Error> {
     let Upload { resources, request, context, .. } = *upload;
     let sent_at_once = upload.body.is_done();
     // Only what may be processed twice may be sent twice (RFC 9110 §9.2.2), and only what is still
@@ -159,7 +168,9 @@ async fn exchange(
         }
         Either::Left((Err(error), _)) => Err(error),
         // The upload is dropped half done, so neither connection can be used again.
-        Either::Right((ended, _)) => ended.map(|_| Ended { reusable: false, persistent: false }),
+        Either::Right((ended, _)) => {
+            ended.map(|ended| Ended { reusable: false, persistent: false, ..ended })
+        }
     }
 }
 
@@ -178,11 +189,11 @@ impl Upload<'_, '_> {
     /// The head for the origin, with as much of the body behind it as came with the client's head.
     fn begin(&mut self) -> Result<Buffer, Error> {
         let Self { resources, context, .. } = *self;
-        let Request { head, bytes, framing, client, .. } = *self.request;
+        let Request { head, bytes, framing, client, upgrade, .. } = *self.request;
         let client = Client { address: client, scheme: "http" };
         let memory = resources.buffers.head().into();
-        let head_out =
-            forward::request(memory, head, bytes, framing, client).map_err(Error::Rejected)?;
+        let head_out = forward::request(memory, head, bytes, framing, upgrade, client)
+            .map_err(Error::Rejected)?;
         let mut out = Buffer::from(head_out.into_bytes());
         let came_along = bytes.get(head.len..).unwrap_or_default();
         if !self.body.is_done() && !came_along.is_empty() {

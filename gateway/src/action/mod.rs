@@ -3,3 +3,4 @@
 pub mod forward;
 mod relay;
 mod response;
+mod tunnel;

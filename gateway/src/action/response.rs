@@ -9,10 +9,11 @@ use super::relay::Body;
 use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Request, Resources, Responder, ResponseWriter};
 use crate::http::Reject;
-use crate::http::forward::ResponseShape;
+use crate::http::forward::{self, ResponseShape};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{ResponseHead, Version, is_persistent};
 use crate::http::parse::{self, Scan};
+use crate::http::upgrade;
 use crate::net::{Buffer, Deadline, Reader};
 use crate::telemetry::metrics;
 
@@ -20,12 +21,14 @@ use crate::telemetry::metrics;
 const INTERIM_MAX: usize = 16;
 
 /// How an exchange with an endpoint ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
+#[derive(Debug)]
+pub(super) struct Ended<'w> {
     /// Whether the endpoint's connection may serve another.
     pub reusable: bool,
     /// Whether the client was told that its connection stays open.
     pub persistent: bool,
+    /// The client's side of a tunnel, if the endpoint has agreed to one.
+    pub tunnel: Option<ResponseWriter<'w>>,
 }
 
 /// Reads one response and passes it on.
@@ -40,11 +43,11 @@ pub(super) struct Response<'a, 'r> {
 
 impl Response<'_, '_> {
     /// Relays the response that `reader` gives. `responder` is left alone until its head is good.
-    pub async fn relay(
+    pub async fn relay<'w>(
         &self,
         reader: &mut Reader,
-        responder: &mut Option<Responder<'_>>,
-    ) -> Result<Ended, Error> {
+        responder: &mut Option<Responder<'w>>,
+    ) -> Result<Ended<'w>, Error> {
         let mut buffer = self.resources.buffers.body();
         let mut head = self.resources.response_heads.take();
         let result = self.run(reader, responder, &mut buffer, &mut head).await;
@@ -53,18 +56,21 @@ impl Response<'_, '_> {
         result
     }
 
-    async fn run(
+    async fn run<'w>(
         &self,
         reader: &mut Reader,
-        responder: &mut Option<Responder<'_>>,
+        responder: &mut Option<Responder<'w>>,
         buffer: &mut Buffer,
         head: &mut ResponseHead,
-    ) -> Result<Ended, Error> {
+    ) -> Result<Ended<'w>, Error> {
         self.final_head(reader, responder, buffer, head).await?;
         if let Some(sent) = self.context.sent_at.get() {
             let waited = sent.elapsed();
             self.context.upstream_duration.set(Some(waited));
             self.metrics.response_duration.record(waited);
+        }
+        if head.status == 101 {
+            return self.switch(responder, buffer, head).await;
         }
         let method = self.request.head.method;
         let framing =
@@ -91,7 +97,28 @@ impl Response<'_, '_> {
         self.resources.buffers.give_head(out);
         writer.write(buffer).await?;
         self.rest(reader, &mut writer, &mut body, buffer, &mut surplus).await?;
-        Ok(Ended { reusable: reusable && surplus.is_empty(), persistent: shape.persistent })
+        let reusable = reusable && surplus.is_empty();
+        Ok(Ended { reusable, persistent: shape.persistent, tunnel: None })
+    }
+
+    /// Passes on the response that makes the connection a tunnel, and what came behind it.
+    async fn switch<'w>(
+        &self,
+        responder: &mut Option<Responder<'w>>,
+        buffer: &mut Buffer,
+        head: &ResponseHead,
+    ) -> Result<Ended<'w>, Error> {
+        let Some(responder) = responder.take() else { return Err(Error::ClientGone) };
+        let mut out = BytesMut::from(self.resources.buffers.head());
+        forward::switching_response(&mut out, head, buffer.filled());
+        buffer.consume(head.len);
+        add(&self.context.bytes_out, buffer.len());
+        let mut writer = responder.start(head.status, self.context);
+        let mut out = Buffer::from(out);
+        out.append(buffer.filled());
+        writer.write(&mut out).await?;
+        self.resources.buffers.give_head(out);
+        Ok(Ended { reusable: false, persistent: false, tunnel: Some(writer) })
     }
 
     /// Reads up to and including the final head, passing interim responses on.
@@ -113,7 +140,10 @@ impl Response<'_, '_> {
                     buffer.compact();
                     self.more_of_head(reader, buffer, interim == 0).await?;
                 }
-                // RFC 9110 §15.2.2: an answer to an Upgrade, which was not forwarded.
+                101 if self.request.upgrade && upgrade::is_acceptance(head, buffer.filled()) => {
+                    return Ok(());
+                }
+                // RFC 9110 §15.2.2: an answer to an Upgrade that nobody asked for.
                 101 => return Err(Error::BadResponse(Reject::Malformed("unasked-for upgrade"))),
                 100..=199 if interim == INTERIM_MAX => {
                     return Err(Error::BadResponse(Reject::Malformed(

@@ -112,6 +112,7 @@ fn timeouts(table: &mut Section<'_>) -> Timeouts {
         keep_alive: table.value("keep_alive", default.keep_alive, duration(TIMEOUT)),
         connect: table.value("connect", default.connect, duration(TIMEOUT)),
         response: table.value("response", default.response, duration(TIMEOUT)),
+        tunnel: table.value("tunnel", default.tunnel, duration(TIMEOUT)),
     }
 }
 

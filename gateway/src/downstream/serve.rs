@@ -16,7 +16,7 @@ use crate::http::encode::Answer;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, Version, is_persistent, values};
 use crate::http::headers::Name;
-use crate::http::target;
+use crate::http::{target, upgrade};
 use crate::net::Reader;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics;
@@ -39,6 +39,7 @@ pub(super) async fn serve(
         framing,
         persistent: is_persistent(head.version, &head.fields, bytes)
             && *requests < resources.limits.requests_per_connection,
+        upgrade: upgrade::is_handshake(head, bytes, framing),
         client,
     };
     let context = Context::default();
@@ -143,7 +144,10 @@ fn count(shared: &Shared, status: u16, duration: Duration) {
     if let Some(counter) = metrics.responses.get(usize::from(status)) {
         counter.add(1);
     }
-    metrics.request_duration.record(duration);
+    // How long a tunnel lives says nothing about how fast requests are answered.
+    if status != 101 {
+        metrics.request_duration.record(duration);
+    }
 }
 
 /// What the access log says of an exchange.

@@ -18,6 +18,8 @@ pub struct Request<'a> {
     pub framing: Framing,
     /// Whether the client's connection may serve another request afterwards.
     pub persistent: bool,
+    /// Whether it asks to become a WebSocket.
+    pub upgrade: bool,
     /// The client's address as text.
     pub client: &'a str,
 }

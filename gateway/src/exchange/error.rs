@@ -46,6 +46,8 @@ pub enum Error {
     ResponseCut,
     /// An endpoint stalled in the middle of its response.
     ResponseStalled,
+    /// Neither side of a tunnel said anything for too long.
+    TunnelSilent,
 }
 
 impl Error {
@@ -60,9 +62,11 @@ impl Error {
             Self::Stale | Self::UpstreamGone | Self::BadResponse(_) => Some(502),
             Self::Unavailable => Some(503),
             Self::ConnectTimeout | Self::ResponseTimeout => Some(504),
-            Self::ClientGone | Self::ClientStalled | Self::ResponseCut | Self::ResponseStalled => {
-                None
-            }
+            Self::ClientGone
+            | Self::ClientStalled
+            | Self::ResponseCut
+            | Self::ResponseStalled
+            | Self::TunnelSilent => None,
         }
     }
 
@@ -75,7 +79,7 @@ impl Error {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::ClientStalled => Side::Downstream,
-            Self::NoRoute => Side::Gateway,
+            Self::NoRoute | Self::TunnelSilent => Side::Gateway,
             Self::Unavailable
             | Self::ConnectTimeout
             | Self::Stale
@@ -110,6 +114,7 @@ impl Error {
             Self::ResponseTimeout => "upstream did not respond in time",
             Self::ResponseCut => "upstream broke off its response",
             Self::ResponseStalled => "upstream stalled in its response",
+            Self::TunnelSilent => "tunnel was silent",
         }
     }
 }

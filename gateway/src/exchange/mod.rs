@@ -86,6 +86,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From a request sent whole to its response's head.
     pub response: Duration,
+    /// How long both sides of a tunnel may be silent.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
@@ -96,6 +98,7 @@ impl Default for Timeouts {
             keep_alive: Duration::from_secs(75),
             connect: Duration::from_secs(3),
             response: Duration::from_secs(60),
+            tunnel: Duration::from_secs(600),
         }
     }
 }

@@ -103,6 +103,11 @@ impl ResponseWriter<'_> {
     pub async fn write(&mut self, buffer: &mut Buffer) -> Result<(), Error> {
         self.writer.write_all(buffer, self.gap).await.map_err(client_error)
     }
+
+    /// Tells the client that no more will come.
+    pub fn finish(&mut self) {
+        self.writer.finish();
+    }
 }
 
 /// Answers what never became a request, because its head was refused or did not come.

@@ -32,7 +32,8 @@ pub struct Client<'a> {
     pub scheme: &'a str,
 }
 
-/// Writes the head to send to the origin into `out`, which is cleared first.
+/// Writes the head to send to the origin into `out`, which is cleared first. `upgrade` says that the
+/// request is WebSocket's opening handshake.
 ///
 /// # Errors
 /// When the request asks for something the gateway cannot pass on.
@@ -41,6 +42,7 @@ pub fn request(
     head: &RequestHead,
     bytes: &[u8],
     framing: Framing,
+    upgrade: bool,
     client: Client<'_>,
 ) -> Result<UpstreamHead, Reject> {
     out.clear();
@@ -82,6 +84,9 @@ pub fn request(
         }
     }
     write_framing(&mut out, framing);
+    if upgrade {
+        write_upgrade(&mut out);
+    }
     field(&mut out, "x-forwarded-for", client.address.as_bytes());
     field(&mut out, "x-forwarded-proto", client.scheme.as_bytes());
     field(&mut out, "x-forwarded-host", host);
@@ -175,6 +180,23 @@ fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated
     }
 }
 
+/// Writes the head of a response that makes the connection a WebSocket into `out`, which is cleared
+/// first.
+pub fn switching_response(out: &mut BytesMut, head: &ResponseHead, bytes: &[u8]) {
+    out.clear();
+    let nominated = begin_response(out, head, bytes);
+    for line in &head.fields {
+        pass_response_field(out, line, bytes, &nominated);
+    }
+    write_upgrade(out);
+    out.put_slice(b"\r\n");
+}
+
+fn write_upgrade(out: &mut BytesMut) {
+    field(out, "connection", b"upgrade");
+    field(out, "upgrade", b"websocket");
+}
+
 fn write_framing(out: &mut BytesMut, framing: Framing) {
     match framing {
         Framing::Length(length) => {
@@ -238,7 +260,7 @@ mod tests {
         assert!(parse::request(bytes, &mut Scan::default(), LIMITS, &mut head)?);
         let framing = framing::request(&head, bytes)?;
         let client = Client { address: "192.0.2.1", scheme: "http" };
-        let head = request(BytesMut::new(), &head, bytes, framing, client)?;
+        let head = request(BytesMut::new(), &head, bytes, framing, false, client)?;
         Ok(String::from_utf8(head.into_bytes().to_vec()).unwrap())
     }
 

@@ -12,6 +12,7 @@ pub mod head;
 pub mod headers;
 pub mod parse;
 pub mod target;
+pub mod upgrade;
 
 /// Why a message is refused. The text goes to the log and the answer; it never quotes the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

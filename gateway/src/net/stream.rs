@@ -113,6 +113,19 @@ impl Reader {
         result
     }
 
+    /// Waits until there is something to read, holding no buffer.
+    ///
+    /// # Errors
+    /// `TimedOut` when the deadline passes first.
+    pub async fn ready(&mut self, until: Deadline) -> io::Result<()> {
+        self.timer.arm(until);
+        let result = self.socket.get().readable(false).await;
+        if self.timer.expired() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        result
+    }
+
     /// Reads what there is, at most `max` bytes, behind what `buffer` holds, which has room for
     /// some; 0 at the stream's end.
     ///

@@ -70,11 +70,13 @@ pub enum Deadline {
     Response,
     /// An endpoint's response body stalled.
     ResponseBody,
+    /// Both sides of a tunnel were silent.
+    Tunnel,
 }
 
 impl Deadline {
     /// Every deadline with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 7] = [
+    pub const LABELS: [&'static str; 8] = [
         "head",
         "request_body",
         "response_write",
@@ -82,6 +84,7 @@ impl Deadline {
         "connect",
         "response",
         "response_body",
+        "tunnel",
     ];
 }
 
@@ -97,6 +100,8 @@ pub struct Worker {
     pub connections_open: Counter,
     /// Requests in flight now.
     pub requests_in_flight: Counter,
+    /// Connections that are tunnels now.
+    pub tunnels_open: Counter,
     /// Finished requests by status code; index 0 counts those whose client got no status.
     pub responses: Box<[Counter; 600]>,
     /// Time from a request's head to the end of its response.
@@ -125,6 +130,7 @@ impl Worker {
             connections_refused: Counter::default(),
             connections_open: Counter::default(),
             requests_in_flight: Counter::default(),
+            tunnels_open: Counter::default(),
             responses: Box::new([const { Counter(AtomicU64::new(0)) }; 600]),
             request_duration: Histogram::default(),
             downstream_bytes_in: Counter::default(),

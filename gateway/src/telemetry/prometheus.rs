@@ -9,7 +9,7 @@ use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Upstream, Worker};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -17,6 +17,7 @@ pub const NAMES: [&str; 24] = [
     "gateway_connections_refused_total",
     "gateway_connections_open",
     "gateway_requests_in_flight",
+    "gateway_tunnels_open",
     "gateway_requests_rejected_total",
     "gateway_panics_total",
     "gateway_responses_total",
@@ -76,7 +77,7 @@ enum Kind {
 /// A metric without labels that is one number of each worker.
 type WorkerRow = (&'static str, Kind, &'static str, fn(&Worker) -> u64);
 
-const WORKER_ROWS: [WorkerRow; 6] = [
+const WORKER_ROWS: [WorkerRow; 7] = [
     (
         "gateway_connections_accepted_total",
         Kind::Counter,
@@ -94,6 +95,9 @@ const WORKER_ROWS: [WorkerRow; 6] = [
     }),
     ("gateway_requests_in_flight", Kind::Gauge, "Requests being answered now.", |worker| {
         worker.requests_in_flight.value()
+    }),
+    ("gateway_tunnels_open", Kind::Gauge, "Connections that have become a WebSocket.", |worker| {
+        worker.tunnels_open.value()
     }),
     (
         "gateway_requests_rejected_total",

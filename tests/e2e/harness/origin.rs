@@ -193,6 +193,16 @@ impl Exchange<'_> {
         Ok(())
     }
 
+    /// Reads exactly so many bytes, whatever they are.
+    pub fn receive(&mut self, length: usize) -> Result<Vec<u8>, Broken> {
+        self.reader.body(Length::Exactly(length)).map(|(bytes, _)| bytes)
+    }
+
+    /// Sends no more, still reads.
+    pub fn half_close(&mut self) {
+        self.reader.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// The end of an answer on a connection that stays.
     pub fn answer(&mut self, bytes: impl AsRef<[u8]>) -> Result<After, Broken> {
         self.send(bytes)?;
