@@ -7,7 +7,9 @@ fn forwarded(fields: &str) -> crate::harness::Request {
     let origin = Origin::saying("hello");
     let gateway = Gateway::in_front_of(&origin);
     let mut client = gateway.client();
-    client.send(format!("GET /a/../b%2f?q=%20 HTTP/1.1\r\nHost: Shop.Example:80\r\n{fields}\r\n"));
+    client.send(format!(
+        "GET /a/b%20?q=/../%2f;// HTTP/1.1\r\nHost: Shop.Example:80\r\n{fields}\r\n"
+    ));
     assert_eq!(client.response().status, 200);
     origin.request()
 }
@@ -22,7 +24,7 @@ fn answered(fields: &str) -> crate::harness::Response {
 #[test]
 fn host_and_target_arrive_as_they_were() {
     let request = forwarded("");
-    assert_eq!(request.target, "/a/../b%2f?q=%20");
+    assert_eq!(request.target, "/a/b%20?q=/../%2f;//");
     assert_eq!(request.field("host").to_lowercase(), "shop.example:80");
 }
 
@@ -32,6 +34,8 @@ fn the_origin_learns_who_asked() {
     assert_eq!(request.field("x-forwarded-for"), "127.0.0.1");
     assert_eq!(request.field("x-forwarded-proto"), "http");
     assert_eq!(request.field("x-forwarded-host").to_lowercase(), "shop.example:80");
+    let forwarded = "for=127.0.0.1;host=\"Shop.Example:80\";proto=http";
+    assert_eq!(request.field("forwarded"), forwarded);
     assert!(request.field("via").starts_with("1.1 "));
 }
 
@@ -39,11 +43,14 @@ fn the_origin_learns_who_asked() {
 fn a_client_is_not_believed_about_who_it_is() {
     let request = forwarded(
         "X-Forwarded-For: 10.0.0.1\r\nX-FORWARDED-FOR: 10.0.0.2\r\nX-Forwarded-Proto: https\r\n\
-         X-Forwarded-Host: bank\r\n",
+         X-Forwarded-Host: bank\r\nX-Forwarded-Port: 1\r\nX-Real-IP: 10.0.0.3\r\n\
+         Forwarded: for=10.0.0.4;proto=https\r\n",
     );
     assert_eq!(request.field("x-forwarded-for"), "127.0.0.1");
     assert_eq!(request.field("x-forwarded-proto"), "http");
     assert_eq!(request.field("x-forwarded-host").to_lowercase(), "shop.example:80");
+    assert!(request.field("forwarded").starts_with("for=127.0.0.1;"));
+    assert!(!request.fields.has("x-forwarded-port") && !request.fields.has("x-real-ip"));
 }
 
 #[test]

@@ -18,7 +18,10 @@ fn a_request_cut_anywhere() {
         assert_eq!(client.response().text(), "hello!", "cut at {cut}");
         assert_eq!(client.response().text(), "", "cut at {cut}");
     }
-    let requests = origin.requests();
+    let mut requests = origin.requests();
+    for request in &mut requests {
+        request.fields.0.retain(|(name, _)| name != "x-request-id");
+    }
     assert_eq!(requests.len(), 2 * (bytes.len() - 1));
     assert!(requests.chunks(2).all(|pair| pair == &requests[..2]), "all alike");
 }

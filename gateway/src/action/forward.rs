@@ -18,8 +18,8 @@ use super::response::{Ended, Response};
 use super::tunnel::{self, tunnel};
 use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Request, Resources, Responder, Side};
-use crate::http::forward::{self, Client};
-use crate::net::{Buffer, Deadline, Reader, Writer};
+use crate::http::forward;
+use crate::net::{Buffer, Deadline, Reader, Writer, proxy_protocol};
 use crate::telemetry::metrics;
 use crate::upstream::{Lease, Upstream};
 
@@ -81,6 +81,7 @@ impl Forward<'_> {
         loop {
             let mut lease = upstream.checkout(fresh).await?;
             context.endpoint.set(Some(lease.address()));
+            self.announce(&mut lease, request).await?;
             upstream.metrics().requests.add(1);
             let head_by = Cell::new(Deadline::NEVER);
             let metrics = upstream.metrics();
@@ -95,7 +96,9 @@ impl Forward<'_> {
                     return Ok(false);
                 }
                 Ok(ended) => {
-                    if ended.reusable && !resources.draining.get() {
+                    // A connection announced as one client's is no other's.
+                    let announced = upstream.proxy_protocol().is_some();
+                    if ended.reusable && !announced && !resources.draining.get() {
                         lease.release();
                     }
                     return Ok(ended.persistent);
@@ -111,6 +114,19 @@ impl Forward<'_> {
                 }
             }
         }
+    }
+
+    /// Says whose connection it is, to an upstream that wants to know (the PROXY protocol).
+    async fn announce(&self, lease: &mut Lease, request: &Request<'_>) -> Result<(), Error> {
+        let (Some(version), Some(destination)) =
+            (self.upstream.proxy_protocol(), request.destination)
+        else {
+            return Ok(());
+        };
+        let header = proxy_protocol::encode(version, request.source, destination);
+        let mut header = Buffer::from(BytesMut::from(header.as_slice()));
+        let gap = self.resources.timeouts.body;
+        lease.stream.writer.write_all(&mut header, gap).await.map_err(|_| Error::UpstreamGone)
     }
 }
 
@@ -190,7 +206,6 @@ impl Upload<'_, '_> {
     fn begin(&mut self) -> Result<Buffer, Error> {
         let Self { resources, context, .. } = *self;
         let Request { head, bytes, framing, client, upgrade, .. } = *self.request;
-        let client = Client { address: client, scheme: "http" };
         let memory = resources.buffers.head().into();
         let head_out = forward::request(memory, head, bytes, framing, upgrade, client)
             .map_err(Error::Rejected)?;
@@ -222,12 +237,15 @@ impl Upload<'_, '_> {
     /// Sends the rest of the body. `UpstreamGone` when the endpoint takes no more, which may mean that it answers.
     async fn run(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<(), Error> {
         let gap = self.resources.timeouts.body;
+        let mut pace = self.resources.pace();
         let mut buffer = self.resources.buffers.body();
         while !self.body.is_done() {
             buffer.clear();
-            let until = self.resources.deadlines.after(gap);
+            let begun = Instant::now();
+            let until = self.resources.deadlines.after(pace.allowance());
             match reader.read(&mut buffer, self.body.wanted(), until).await {
                 Ok(count) if count > 0 => {
+                    pace.record(begun.elapsed(), count);
                     self.resources.metrics.downstream_bytes_in.add(count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {

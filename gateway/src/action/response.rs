@@ -12,7 +12,7 @@ use crate::http::Reject;
 use crate::http::forward::{self, ResponseShape};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{ResponseHead, Version, is_persistent};
-use crate::http::parse::{self, Scan};
+use crate::http::parse::{self, HeadLimits, Scan};
 use crate::http::upgrade;
 use crate::net::{Buffer, Deadline, Reader};
 use crate::telemetry::metrics;
@@ -129,7 +129,8 @@ impl Response<'_, '_> {
         buffer: &mut Buffer,
         head: &mut ResponseHead,
     ) -> Result<(), Error> {
-        let limits = self.resources.head_limits();
+        // What an origin calls its fields is its own business.
+        let limits = HeadLimits { underscores: true, ..self.resources.head_limits() };
         let mut scan = Scan::default();
         let mut interim = 0;
         loop {

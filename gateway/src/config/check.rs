@@ -9,12 +9,16 @@ use std::time::Duration;
 use super::error::{Place, Problem};
 use super::file::{Document, Kind};
 use super::section::{Section, read_document};
-use super::units::{bytes, duration, rate};
+use super::units::{byte_rate, bytes, duration, rate};
 use super::values::{
-    address, boolean, check_name, cores, endpoint, integer, interface, once, parsed, path, word,
+    address, boolean, check_name, cores, endpoint, integer, interface, network, once, parsed, path,
+    word,
 };
-use super::{Config, Listener, Overrides, Route, flags};
-use crate::exchange::{Limits, Timeouts};
+use super::{Config, Listener, Overrides, Route, flags, values};
+use crate::exchange::{Limits, Pages, ProxyProtocol, Timeouts, Trust};
+use crate::http::ambiguity::{Ambiguities, Ambiguity};
+use crate::http::forwarded;
+use crate::net::proxy_protocol;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
 use crate::{upstream, xdp};
@@ -33,12 +37,34 @@ const FORMATS: [(&str, Option<access_log::Format>); 3] = [
     ("off", None),
 ];
 
+/// What `listeners.proxy_protocol` may be.
+const PROXY_PROTOCOL: [(&str, ProxyProtocol); 3] = [
+    ("off", ProxyProtocol::Off),
+    ("optional", ProxyProtocol::Optional),
+    ("required", ProxyProtocol::Required),
+];
+
+/// What `upstreams.NAME.proxy_protocol` may be.
+const PROXY_PROTOCOL_OUT: [(&str, Option<proxy_protocol::Version>); 3] = [
+    ("off", None),
+    ("v1", Some(proxy_protocol::Version::V1)),
+    ("v2", Some(proxy_protocol::Version::V2)),
+];
+
+/// What `listeners.forwarded_field` may be.
+const FORWARDED_FIELDS: [(&str, forwarded::Source); 2] = [
+    ("x-forwarded-for", forwarded::Source::XForwarded),
+    ("forwarded", forwarded::Source::Forwarded),
+];
+
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
 const ROUTES_HINT: &str = "write [[routes]] with an upstream, or give --upstream";
+const TRUSTED_HINT: &str = "write [\"10.0.0.0/8\"]";
+const ALLOW_HINT: &str = "write [\"empty_segments\"]";
 const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-interface";
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -48,9 +74,13 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// A start line and a few fields must fit; a buffer of the upper end is held per busy connection.
 const HEAD_BYTES: RangeInclusive<u64> = 1 << 10..=64 << 10;
+/// A request to `/` must fit.
+const REQUEST_LINE_BYTES: RangeInclusive<u64> = 64..=64 << 10;
+/// Zero is no bound.
+const BODY_RATE: RangeInclusive<u64> = 0..=1 << 30;
 /// The upper end is there to catch a slip of the hand.
 const BODY_BYTES: RangeInclusive<u64> = 0..=1024 << 40;
-/// From one page, which is 512 sources, to 134 million of them.
+/// From one which is 512 sources, to 134 million of them.
 const TABLE_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const COUNT: RangeInclusive<i64> = 1..=1_000_000_000;
 /// From one a minute to as many as the kernel's clock tells apart (2^14 ns).
@@ -77,6 +107,9 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let (cores, drain_timeout) = root.table("runtime", |table| runtime(table, cpus));
     let timeouts = root.table("timeouts", timeouts);
     let limits = root.table("limits", limits);
+    let underscores = root.table("http", http);
+    let limits = Limits { underscores, ..limits };
+    let pages = root.table("pages", pages);
     let listeners = listeners(root);
     let admin = root.table("admin", |table| admin(table, &listeners));
     let access_log = root.table("access_log", access_log);
@@ -88,6 +121,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
         drain_timeout,
         timeouts,
         limits,
+        pages,
         admin,
         access_log,
         xdp,
@@ -121,8 +155,14 @@ fn limits(table: &mut Section<'_>) -> Limits {
     let requests = default.requests_per_connection;
     Limits {
         head_bytes: table.value("head_bytes", default.head_bytes, bytes(HEAD_BYTES)),
+        request_line_bytes: table.value(
+            "request_line_bytes",
+            default.request_line_bytes,
+            bytes(REQUEST_LINE_BYTES),
+        ),
         fields: table.value("fields", default.fields, integer(1..=1000)),
         body_bytes: table.value("body_bytes", default.body_bytes, bytes(BODY_BYTES)),
+        body_rate: table.value("body_rate", default.body_rate, byte_rate(BODY_RATE)),
         connections: table.value("connections", default.connections, |kind| match kind {
             Kind::Text(text) if text == "auto" => Ok(None),
             other => integer(COUNT)(other)
@@ -130,7 +170,16 @@ fn limits(table: &mut Section<'_>) -> Limits {
                 .map_err(|_| format!("must be \"auto\" or a whole number, 1 to {}", COUNT.end())),
         }),
         requests_per_connection: table.value("requests_per_connection", requests, integer(COUNT)),
+        underscores: default.underscores,
     }
+}
+
+fn http(table: &mut Section<'_>) -> bool {
+    table.value("underscores_in_names", Limits::default().underscores, boolean)
+}
+
+fn pages(table: &mut Section<'_>) -> Pages {
+    table.value("folder", Pages::default(), values::pages)
 }
 
 fn listeners(root: &mut Section<'_>) -> Vec<Listener> {
@@ -142,9 +191,36 @@ fn listeners(root: &mut Section<'_>) -> Vec<Listener> {
             // Each listener at port 0 gets a port of its own.
             if address.port() == 0 { Ok(address) } else { once(&mut seen, address, kind) }
         });
-        listeners.extend(address.map(|address| Listener { address }));
+        let trust = trust(table);
+        listeners.extend(address.map(|address| Listener { address, trust }));
     });
     listeners
+}
+
+fn trust(table: &mut Section<'_>) -> Trust {
+    let mut proxies = Vec::new();
+    if table.has("trusted_proxies") {
+        let mut seen = HashSet::new();
+        proxies = table
+            .list("trusted_proxies", TRUSTED_HINT, |kind| once(&mut seen, network(kind)?, kind));
+    }
+    let nobody = proxies.is_empty();
+    let needs_trust = |kind: &Kind, found| match nobody {
+        true if kind.is_text("off") => Ok(found),
+        true => Err("says who may be believed only with trusted_proxies".to_owned()),
+        false => Ok(found),
+    };
+    Trust {
+        proxy_protocol: table.value("proxy_protocol", ProxyProtocol::Off, |kind| {
+            needs_trust(kind, word(&PROXY_PROTOCOL)(kind)?)
+        }),
+        forwarded_field: table.value(
+            "forwarded_field",
+            forwarded::Source::XForwarded,
+            word(&FORWARDED_FIELDS),
+        ),
+        proxies,
+    }
 }
 
 fn admin(table: &mut Section<'_>, listeners: &[Listener]) -> Option<SocketAddr> {
@@ -207,6 +283,7 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
             }),
             idle_connections: table.value("idle_connections", 64, integer(0..=10_000)),
             idle_timeout: table.value("idle_timeout", IDLE_TIMEOUT_DEFAULT, duration(TIMEOUT)),
+            proxy_protocol: table.value("proxy_protocol", None, word(&PROXY_PROTOCOL_OUT)),
         });
     });
     upstreams
@@ -222,12 +299,23 @@ fn routes(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Vec<Route> {
         let path = table.value("path", PathPattern::Prefix("/".to_owned()), parsed);
         let upstream = table.reference("upstream", &positions);
         let body_bytes = table.optional("body_bytes", bytes(BODY_BYTES));
+        let mut allow_in_path = Ambiguities::default();
+        if table.has("allow_in_path") {
+            let kinds = table.list("allow_in_path", ALLOW_HINT, word(&Ambiguity::NAMES));
+            kinds.into_iter().for_each(|kind| allow_in_path.insert(kind));
+        }
         if table.is_right()
             && let Some(same) = seen.insert((host.clone(), path.clone()), position)
         {
             table.reject(format!("the same host and path as routes[{same}]"));
         }
-        routes.extend(upstream.map(|upstream| Route { host, path, upstream, body_bytes }));
+        routes.extend(upstream.map(|upstream| Route {
+            host,
+            path,
+            upstream,
+            body_bytes,
+            allow_in_path,
+        }));
     });
     routes
 }

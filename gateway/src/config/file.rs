@@ -37,6 +37,13 @@ pub(super) enum Kind {
     Table(Table),
 }
 
+impl Kind {
+    /// Whether it is this text.
+    pub(super) fn is_text(&self, text: &str) -> bool {
+        matches!(self, Self::Text(own) if own == text)
+    }
+}
+
 impl Document {
     /// Reads as much as the syntax allows. The parser limits how deep values may nest.
     pub(super) fn parse(text: &str) -> Self {

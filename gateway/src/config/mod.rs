@@ -20,7 +20,8 @@ use std::time::Duration;
 
 pub use error::{Error, Place, Problem};
 
-use crate::exchange::{Limits, Timeouts};
+use crate::exchange::{Limits, Pages, Timeouts, Trust};
+use crate::http::ambiguity::Ambiguities;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
 use crate::{upstream, xdp};
@@ -61,6 +62,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where `/metrics`, `/healthz` and `/readyz` are served, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// What the gateway's own answers say, where files say it.
+    pub pages: Pages,
     /// Where and how requests are logged, if at all.
     pub access_log: Option<access_log::Settings>,
     /// The kernel program, if any.
@@ -78,6 +81,8 @@ pub struct Config {
 pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whom it believes.
+    pub trust: Trust,
 }
 
 /// One route.
@@ -91,6 +96,8 @@ pub struct Route {
     pub upstream: usize,
     /// Bytes of a request body, where the route has its own limit.
     pub body_bytes: Option<u64>,
+    /// In which ways a path may be ambiguous.
+    pub allow_in_path: Ambiguities,
 }
 
 /// What the command line says; it wins over the file.

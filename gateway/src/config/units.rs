@@ -46,6 +46,22 @@ pub(super) fn bytes<T: TryFrom<u64>>(
     }
 }
 
+/// `"240B/s"`, in bytes a second.
+pub(super) fn byte_rate(range: RangeInclusive<u64>) -> impl Fn(&Kind) -> Result<u64, String> {
+    move |kind| {
+        let size = match kind {
+            Kind::Text(text) => text.strip_suffix("/s").and_then(|size| scaled(size, &BYTES)),
+            _ => None,
+        };
+        let size = size.ok_or_else(|| {
+            "must be bytes a second: write them as \"240B/s\" or \"1KiB/s\"".to_owned()
+        })?;
+        let ends = || (show(*range.start(), &BYTES), show(*range.end(), &BYTES));
+        let out_of_range = || format!("must be {}B/s to {}/s", ends().0, ends().1);
+        range.contains(&size).then_some(size).ok_or_else(out_of_range)
+    }
+}
+
 /// `50`, `0.5`, `"50"`, `"50/s"` or `"30/m"`, per second.
 pub(super) fn rate(range: RangeInclusive<f64>) -> impl Fn(&Kind) -> Result<f64, String> {
     move |kind| {

@@ -2,14 +2,19 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::fs::File;
 use std::hash::Hash;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use ipnet::IpNet;
 
 use super::error::shown;
 use super::file::Kind;
+use crate::exchange::pages::{Form, Page, Pages, STATUSES};
 use crate::routing;
 use crate::upstream::EndpointSpec;
 
@@ -76,6 +81,50 @@ pub(super) fn path(kind: &Kind) -> Result<PathBuf, String> {
         path if path.contains('\0') => Err("a path has no NUL".to_owned()),
         path => Ok(PathBuf::from(path)),
     }
+}
+
+/// `"10.0.0.0/8"`, or one address.
+pub(super) fn network(kind: &Kind) -> Result<IpNet, String> {
+    let text = text(kind)?;
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let wrong = || format!("{} is no network: write \"10.0.0.0/8\" or an address", shown(text));
+    let network: IpNet = network.ok_or_else(wrong)?;
+    match network.trunc() {
+        whole if whole == network => Ok(network),
+        whole => Err(format!("{network} has bits behind its prefix: write \"{whole}\"")),
+    }
+}
+
+/// The largest page; it is sent as it is and held by every worker.
+const PAGE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The folder whose files answer with the status they are named after.
+pub(super) fn pages(kind: &Kind) -> Result<Pages, String> {
+    let folder = path(kind)?;
+    let unreadable = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    let mut files = Vec::new();
+    for entry in folder.read_dir().map_err(|error| unreadable(&folder, error))? {
+        files.push(entry.map_err(|error| unreadable(&folder, error))?.path());
+    }
+    files.sort();
+    let pages = files.iter().map(|file| {
+        let extension = file.extension().and_then(|text| text.to_str());
+        let status = file.file_stem().and_then(|text| text.to_str()).unwrap_or_default();
+        let known = STATUSES.into_iter().find(|known| known.to_string() == status);
+        let (Some(status), Some(form)) = (known, extension.and_then(Form::of)) else {
+            let name = file.display();
+            return Err(format!("{name}: not named STATUS.html, .txt or .json, as in 404.html"));
+        };
+        let mut body = Vec::new();
+        let opened = File::open(file).map_err(|error| unreadable(file, error))?;
+        let mut bounded = opened.take(PAGE_BYTES_MAX + 1);
+        bounded.read_to_end(&mut body).map_err(|error| unreadable(file, error))?;
+        match body.len() as u64 > PAGE_BYTES_MAX {
+            true => Err(format!("{}: larger than {} KiB", file.display(), PAGE_BYTES_MAX >> 10)),
+            false => Ok(Page { status, form, body }),
+        }
+    });
+    pages.collect::<Result<_, _>>().map(Pages)
 }
 
 pub(super) fn address(kind: &Kind) -> Result<SocketAddr, String> {

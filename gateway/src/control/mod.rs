@@ -360,10 +360,11 @@ mod tests {
             drain_timeout: Duration::from_secs(1),
             timeouts: Default::default(),
             limits: Default::default(),
+            pages: Default::default(),
             admin,
             access_log: None,
             xdp: None,
-            listeners: vec![crate::config::Listener { address: listen }],
+            listeners: vec![crate::config::Listener { address: listen, trust: Default::default() }],
             upstreams: Vec::new(),
             routes: Vec::new(),
         }

@@ -52,6 +52,7 @@ mod tests {
             endpoints: hosts.iter().map(endpoint).collect(),
             idle_connections: 1,
             idle_timeout: Duration::from_secs(1),
+            proxy_protocol: None,
         }
     }
 

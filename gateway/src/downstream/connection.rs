@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::prologue::{self, Peer};
 use super::{Shared, serve};
 use crate::exchange::Error;
 use crate::http::framing::{self, Framing};
@@ -37,18 +38,22 @@ pub(super) struct Connection {
     pub stream: Stream,
     /// What was read and not yet used. Has no memory while the connection is idle.
     pub buffer: Buffer,
-    pub peer: SocketAddr,
-    /// The client's address without port.
-    pub client: Box<str>,
+    pub peer: Box<Peer>,
+    /// Which of [`Shared::listeners`] it came in by.
+    pub listener: usize,
     /// Requests begun.
     pub requests: u32,
 }
 
 /// Serves a connection until it ends.
-pub async fn run(shared: Rc<Shared>, stream: Stream, peer: SocketAddr) {
-    let client = peer.ip().to_canonical().to_string().into_boxed_str();
-    let mut connection =
-        Connection { stream, buffer: Buffer::default(), peer, client, requests: 0 };
+pub async fn run(shared: Rc<Shared>, stream: Stream, socket: SocketAddr, listener: usize) {
+    let peer = Box::new(Peer::new(socket));
+    let buffer = Buffer::default();
+    let mut connection = Connection { stream, buffer, peer, listener, requests: 0 };
+    // Boxed, like whatever a connection needs but for a moment.
+    if let Err(error) = Box::pin(connection.begin(&shared)).await {
+        return serve::note_refusal(&shared, &connection, error);
+    }
     let mut sent = 0;
     while connection.wait(&shared).await {
         // Boxed, so that an idle connection has no room for what only an exchange needs.
@@ -73,6 +78,18 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, peer: SocketAddr) {
 }
 
 impl Connection {
+    /// Finds out who is there.
+    async fn begin(&mut self, shared: &Shared) -> Result<(), Error> {
+        let Self { stream, buffer, peer, listener, .. } = self;
+        if let Some(listener) = shared.listeners.get(*listener) {
+            prologue::read(shared, listener, stream, buffer, peer).await?;
+        }
+        if shared.announces && peer.destination.is_none() {
+            peer.destination = stream.local_address().ok();
+        }
+        Ok(())
+    }
+
     /// Waits for the next request, giving the buffer away meanwhile. False when there is none.
     async fn wait(&mut self, shared: &Shared) -> bool {
         let resources = &shared.resources;

@@ -1,13 +1,15 @@
 //! The client's side: connections, and what each request on them goes through.
 
 pub mod connection;
+mod prologue;
 mod serve;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::exchange::Resources;
+use crate::exchange::{Resources, Trust};
+use crate::http::ambiguity::Ambiguities;
 use crate::net::rt;
 use crate::routing::Table;
 use crate::telemetry::access_log::{AccessLog, Entry};
@@ -22,8 +24,12 @@ pub struct Shared {
     pub resources: Resources,
     /// Which route a request takes.
     pub routes: Table<Route>,
+    /// Whom each listener believes, in the configuration's order.
+    pub listeners: Vec<Trust>,
     /// Where requests go, in the configuration's order.
     pub upstreams: Vec<Upstream>,
+    /// Whether any of them wants to be told whose each connection is.
+    pub announces: bool,
     /// Where requests are logged.
     pub access_log: Option<RefCell<AccessLog>>,
 }
@@ -35,6 +41,8 @@ pub struct Route {
     pub upstream: usize,
     /// The most its body may have.
     pub body_bytes_max: u64,
+    /// In which ways its path may be ambiguous.
+    pub allow_in_path: Ambiguities,
 }
 
 impl Shared {

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 
 use super::connection::{Connection, Next};
+use super::prologue::Peer;
 use super::{Route, Shared};
 use crate::action::forward::{Forward, Forwarded};
 use crate::exchange::responder::{self, Responder};
-use crate::exchange::{Context, Error, Request};
-use crate::http::encode::Answer;
+use crate::exchange::{Context, Error, Request, request_id};
+use crate::http::forward::Client;
+use crate::http::forwarded;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, Version, is_persistent, values};
 use crate::http::headers::Name;
-use crate::http::{target, upgrade};
+use crate::http::{Reject, target, upgrade};
 use crate::net::Reader;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics;
@@ -31,8 +33,10 @@ pub(super) async fn serve(
     let resources = &shared.resources;
     let begun = Instant::now();
     let in_flight = InFlight::new(shared);
-    let Connection { stream, buffer, peer, client, requests } = connection;
+    let Connection { stream, buffer, peer, listener, requests } = connection;
     let bytes = buffer.filled();
+    let believed = believed(shared, *listener, peer, head, bytes);
+    let made = resources.request_ids.make();
     let request = Request {
         head,
         bytes,
@@ -40,13 +44,21 @@ pub(super) async fn serve(
         persistent: is_persistent(head.version, &head.fields, bytes)
             && *requests < resources.limits.requests_per_connection,
         upgrade: upgrade::is_handshake(head, bytes, framing),
-        client,
+        client: Client {
+            chain: believed.as_ref().map_or(&peer.address, |client| &client.chain),
+            scheme: believed.as_ref().and_then(|client| client.scheme).unwrap_or("http"),
+            host: believed.as_ref().and_then(|client| client.host.as_deref()),
+            trusted: believed.is_some(),
+            request_id: request_id::given(&head.fields, bytes).unwrap_or(&made),
+        },
+        // The port of a client behind a proxy is not known.
+        source: believed.as_ref().map_or(peer.source, |client| (client.address, 0).into()),
+        destination: peer.destination,
     };
     let context = Context::default();
     context.consumed.set(head.len);
     context.request_read.set(matches!(framing, Framing::Empty | Framing::Length(0)));
-    let gap = resources.timeouts.body;
-    let mut responder = Some(Responder::new(&mut stream.writer, &request, &resources.date, gap));
+    let mut responder = Some(Responder::new(&mut stream.writer, &request, resources));
 
     let result = answer(shared, &request, &mut stream.reader, &mut responder, &context).await;
     let (next, error, surplus) = match result {
@@ -59,10 +71,25 @@ pub(super) async fn serve(
 
     let duration = begun.elapsed();
     count(shared, context.status.get(), duration);
-    shared.log(|| entry(shared, *peer, &request, &context, duration, error));
+    shared.log(|| entry(shared, &request, &context, duration, error));
     drop(in_flight);
     connection.advance(context.consumed.get(), &surplus);
     next
+}
+
+/// What a trusted proxy says about the client.
+fn believed(
+    shared: &Shared,
+    listener: usize,
+    peer: &Peer,
+    head: &RequestHead,
+    bytes: &[u8],
+) -> Option<forwarded::Client> {
+    let listener = shared.listeners.get(listener)?;
+    let sender = peer.source.ip().to_canonical();
+    let source = listener.forwarded_field;
+    let trusts = |address| listener.trusts(address);
+    listener.trusts(sender).then(|| forwarded::client(&head.fields, bytes, source, sender, trusts))
 }
 
 /// Finds the route and lets its action answer.
@@ -74,10 +101,21 @@ async fn answer(
     context: &Context,
 ) -> Result<Forwarded, Error> {
     let Request { head, bytes, .. } = *request;
+    // RFC 9110 §9.3.7: `*` asks about the server as a whole, which for a client is the gateway.
+    if head.target.path(bytes) == b"*" {
+        return answer_self(shared, request, responder, context).await;
+    }
     let authority = head.authority.map(|authority| authority.of(bytes));
     let host = authority.and_then(|authority| target::host(authority).ok());
-    let Route { upstream, body_bytes_max } =
+    let Route { upstream, body_bytes_max, allow_in_path } =
         *shared.routes.lookup(host, head.target.path(bytes)).ok_or(Error::NoRoute)?;
+    if let Some(ambiguity) = head.target.ambiguities.beyond(allow_in_path) {
+        return Err(Error::Rejected(Reject::Malformed(ambiguity.reason())));
+    }
+    // RFC 9110 §7.6.2: the last recipient answers, whatever lies behind it.
+    if head.max_forwards == Some(0) {
+        return answer_self(shared, request, responder, context).await;
+    }
     if let Framing::Length(length) = request.framing
         && length > body_bytes_max
     {
@@ -87,6 +125,26 @@ async fn answer(
     let upstream = shared.upstreams.get(upstream).ok_or(Error::NoRoute)?;
     let forward = Forward { resources: &shared.resources, upstream, body_bytes_max };
     forward.answer(request, reader, responder, context).await
+}
+
+/// Answers an OPTIONS that goes no further.
+async fn answer_self(
+    shared: &Shared,
+    request: &Request<'_>,
+    responder: &mut Option<Responder<'_>>,
+    context: &Context,
+) -> Result<Forwarded, Error> {
+    let persistent = may_persist(shared, request, context);
+    if let Some(responder) = responder.take() {
+        responder.answer(200, persistent, request, context).await?;
+    }
+    Ok(Forwarded { persistent, surplus: BytesMut::new() })
+}
+
+/// Whether a connection may stay open after an answer of the gateway's own: what is left of a
+/// request that was not read to its end cannot be told from the next one.
+fn may_persist(shared: &Shared, request: &Request<'_>, context: &Context) -> bool {
+    request.persistent && context.request_read.get() && !shared.resources.draining.get()
 }
 
 fn next(persistent: bool, context: &Context) -> Next {
@@ -113,12 +171,8 @@ async fn fail(
         let looks_whole = request.head.version == Version::Http10 && context.status.get() != 0;
         return if looks_whole { Next::Reset } else { Next::Close };
     };
-    // What is left of a request that was not read to its end cannot be told from the next one.
-    let persistent = request.persistent
-        && context.request_read.get()
-        && !matches!(error, Error::Rejected(_))
-        && !shared.resources.draining.get();
-    match responder.answer(status, persistent, context).await {
+    let persistent = may_persist(shared, request, context) && !matches!(error, Error::Rejected(_));
+    match responder.answer(status, persistent, request, context).await {
         Ok(()) => next(persistent, context),
         Err(_) => Next::Close,
     }
@@ -129,13 +183,18 @@ pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, err
     let resources = &shared.resources;
     let Some(status) = error.status() else { return Next::Close };
     resources.metrics.requests_rejected.add(1);
-    let writer = &mut connection.stream.writer;
-    let about = Answer { status, persistent: false, version: Version::Http11, with_body: true };
-    let sent = responder::answer(writer, &resources.date, about, resources.timeouts.body).await;
+    let sent = responder::refuse(&mut connection.stream.writer, resources, status).await;
     count(shared, status, Duration::ZERO);
-    let peer = connection.peer;
-    shared.log(|| Entry { status, error: Some(error.message()), ..unknown(peer) });
+    let client = connection.peer.source;
+    shared.log(|| Entry { status, error: Some(error.message()), ..unknown(client) });
     if sent.is_ok() { Next::Linger } else { Next::Close }
+}
+
+/// Takes down a connection that is closed without a word.
+pub(super) fn note_refusal(shared: &Rc<Shared>, connection: &Connection, error: Error) {
+    shared.resources.metrics.requests_rejected.add(1);
+    let client = connection.peer.source;
+    shared.log(|| Entry { error: Some(error.message()), ..unknown(client) });
 }
 
 /// Counts a request that has ended, whatever its outcome.
@@ -153,7 +212,6 @@ fn count(shared: &Shared, status: u16, duration: Duration) {
 /// What the access log says of an exchange.
 fn entry<'a>(
     shared: &'a Shared,
-    peer: SocketAddr,
     request: &Request<'a>,
     context: &Context,
     duration: Duration,
@@ -176,7 +234,8 @@ fn entry<'a>(
         endpoint: context.endpoint.get(),
         upstream_duration: context.upstream_duration.get(),
         error: error.map(Error::message),
-        ..unknown(peer)
+        request_id: request.client.request_id,
+        ..unknown(request.source)
     }
 }
 
@@ -198,6 +257,7 @@ fn unknown(client: SocketAddr) -> Entry<'static> {
         upstream: None,
         endpoint: None,
         upstream_duration: None,
+        request_id: b"",
         error: None,
     }
 }

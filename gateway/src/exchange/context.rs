@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::http::forward::Client;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 
@@ -20,8 +21,12 @@ pub struct Request<'a> {
     pub persistent: bool,
     /// Whether it asks to become a WebSocket.
     pub upgrade: bool,
-    /// The client's address as text.
-    pub client: &'a str,
+    /// What is known of the client, for the origin.
+    pub client: Client<'a>,
+    /// Where the client connects from.
+    pub source: SocketAddr,
+    /// Where it connected to, if any upstream wants to know.
+    pub destination: Option<SocketAddr>,
 }
 
 /// What becomes known while an exchange runs. Upload and response run side by side, so each part

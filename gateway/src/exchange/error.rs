@@ -18,6 +18,8 @@ pub enum Side {
 pub enum Error {
     /// The request breaks a rule.
     Rejected(Reject),
+    /// A connection did not begin with the PROXY header it has to begin with.
+    ProxyHeader,
     /// The request's head did not arrive in time.
     HeadTimeout,
     /// The request's body stalled.
@@ -62,7 +64,8 @@ impl Error {
             Self::Stale | Self::UpstreamGone | Self::BadResponse(_) => Some(502),
             Self::Unavailable => Some(503),
             Self::ConnectTimeout | Self::ResponseTimeout => Some(504),
-            Self::ClientGone
+            Self::ProxyHeader
+            | Self::ClientGone
             | Self::ClientStalled
             | Self::ResponseCut
             | Self::ResponseStalled
@@ -74,6 +77,7 @@ impl Error {
     pub fn side(self) -> Side {
         match self {
             Self::Rejected(_)
+            | Self::ProxyHeader
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::BodyTooLarge
@@ -100,6 +104,7 @@ impl Error {
     pub fn message(self) -> &'static str {
         match self {
             Self::Rejected(reject) => reject.reason(),
+            Self::ProxyHeader => "no valid PROXY header from a trusted proxy",
             Self::HeadTimeout => "head not received in time",
             Self::BodyTimeout => "body stalled",
             Self::BodyTooLarge => "body too large",

@@ -4,7 +4,10 @@
 
 pub mod context;
 pub mod error;
+pub mod pages;
+pub mod request_id;
 pub mod responder;
+pub mod trust;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,12 +16,15 @@ use std::time::Duration;
 
 pub use context::{Context, Request};
 pub use error::{Error, Side};
+pub use pages::{Page, Pages};
+pub use request_id::RequestIds;
 pub use responder::{Responder, ResponseWriter};
+pub use trust::{ProxyProtocol, Trust};
 
 use crate::http::encode::DateCache;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::parse::HeadLimits;
-use crate::net::{Buffers, Deadlines};
+use crate::net::{Buffers, Deadlines, Pace};
 use crate::telemetry::metrics;
 
 /// What a worker lends to each of its exchanges.
@@ -31,6 +37,10 @@ pub struct Resources {
     pub response_heads: Kept<ResponseHead>,
     /// The deadlines of the worker's sockets.
     pub deadlines: Rc<Deadlines>,
+    /// Names for requests that come without.
+    pub request_ids: RequestIds,
+    /// What the gateway's own answers say.
+    pub pages: Pages,
     /// The value of Date fields.
     pub date: RefCell<DateCache>,
     /// How long each step may take.
@@ -68,7 +78,17 @@ impl<T: Default> Kept<T> {
 impl Resources {
     /// The bounds of a head.
     pub fn head_limits(&self) -> HeadLimits {
-        HeadLimits { bytes: self.limits.head_bytes, fields: self.limits.fields }
+        HeadLimits {
+            bytes: self.limits.head_bytes,
+            start_line: self.limits.request_line_bytes,
+            fields: self.limits.fields,
+            underscores: self.limits.underscores,
+        }
+    }
+
+    /// How slowly a client may send or take a body.
+    pub fn pace(&self) -> Pace {
+        Pace::new(self.timeouts.body, self.limits.body_rate)
     }
 }
 
@@ -108,10 +128,17 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Bytes of a request's or response's head, start line included.
     pub head_bytes: usize,
+    /// Bytes of a request's line, its end included.
+    pub request_line_bytes: usize,
     /// Fields in one head.
     pub fields: usize,
+    /// Whether field names of requests may have underscores.
+    pub underscores: bool,
     /// Bytes of a request's body; a route may set its own.
     pub body_bytes: u64,
+    /// Bytes a second at which a client must send or take a body, over the whole of it, after
+    /// [`Timeouts::body`]; 0 for no such bound.
+    pub body_rate: u64,
     /// Client connections open at once, the machine over; `None` takes what RLIMIT_NOFILE allows.
     pub connections: Option<usize>,
     /// Requests served on one connection before it is closed.
@@ -122,8 +149,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head_bytes: 16 * 1024,
+            request_line_bytes: 8 * 1024,
             fields: 100,
+            underscores: false,
             body_bytes: 10 * 1024 * 1024,
+            body_rate: 240,
             connections: None,
             requests_per_connection: 10_000,
         }

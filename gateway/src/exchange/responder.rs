@@ -1,36 +1,30 @@
 //! The right to answer one request. Answering uses it up, so a request is answered once.
 
-use std::cell::RefCell;
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 
-use super::Error;
 use super::context::{Context, Request};
-use crate::http::encode::{self, Answer, DateCache};
+use super::{Error, Resources};
+use crate::http::accept::prefers_json;
+use crate::http::encode::{self, Answer};
 use crate::http::forward::{self, ResponseShape};
-use crate::http::head::{Method, ResponseHead, Version};
-use crate::net::{Buffer, Writer};
+use crate::http::head::{Method, ResponseHead, Version, values};
+use crate::http::headers::Name;
+use crate::net::{Buffer, Pace, Writer};
 
 /// Answers one request.
-#[derive(Debug)]
 pub struct Responder<'a> {
     writer: &'a mut Writer,
     request: (Method, Version),
-    date: &'a RefCell<DateCache>,
-    gap: Duration,
+    resources: &'a Resources,
 }
 
 impl<'a> Responder<'a> {
-    /// The right to answer `request` on `writer`; `gap` is how long the client may take nothing.
-    pub fn new(
-        writer: &'a mut Writer,
-        request: &Request<'_>,
-        date: &'a RefCell<DateCache>,
-        gap: Duration,
-    ) -> Self {
-        Self { writer, request: (request.head.method, request.head.version), date, gap }
+    /// The right to answer `request` on `writer`.
+    pub fn new(writer: &'a mut Writer, request: &Request<'_>, resources: &'a Resources) -> Self {
+        Self { writer, request: (request.head.method, request.head.version), resources }
     }
 
     /// The version the client speaks.
@@ -49,7 +43,8 @@ impl<'a> Responder<'a> {
         }
         let mut out = BytesMut::new();
         forward::interim_response(&mut out, head, bytes);
-        self.writer.write_all(&mut Buffer::from(out), self.gap).await.map_err(client_error)
+        let gap = self.resources.timeouts.body;
+        self.writer.write_all(&mut Buffer::from(out), gap).await.map_err(client_error)
     }
 
     /// Writes the head of the final response into `out`.
@@ -60,17 +55,17 @@ impl<'a> Responder<'a> {
         bytes: &[u8],
         shape: ResponseShape,
     ) {
-        let mut date = self.date.borrow_mut();
+        let mut date = self.resources.date.borrow_mut();
         forward::response(out, head, bytes, shape, self.request, date.at(SystemTime::now()));
     }
 
     /// Begins the final response, whose head and body may now be written.
     pub fn start(self, status: u16, context: &Context) -> ResponseWriter<'a> {
         context.status.set(status);
-        ResponseWriter { writer: self.writer, gap: self.gap }
+        ResponseWriter { writer: self.writer, pace: self.resources.pace() }
     }
 
-    /// Answers with a status and its name, nothing else.
+    /// Answers with a status and its name, or its page.
     ///
     /// # Errors
     /// When the client is gone or does not read.
@@ -78,13 +73,17 @@ impl<'a> Responder<'a> {
         self,
         status: u16,
         persistent: bool,
+        request: &Request<'_>,
         context: &Context,
     ) -> Result<(), Error> {
         context.status.set(status);
+        let json = prefers_json(values(&request.head.fields, request.bytes, Name::Accept));
+        let (content_type, body) =
+            self.resources.pages.body(status, json, request.client.request_id);
         let (method, version) = self.request;
         let with_body = method != Method::Head;
-        let about = Answer { status, persistent, version, with_body };
-        answer(self.writer, self.date, about, self.gap).await
+        let answer = Answer { status, persistent, version, with_body, content_type, body: &body };
+        write(self.writer, self.resources, answer).await
     }
 }
 
@@ -92,16 +91,16 @@ impl<'a> Responder<'a> {
 #[derive(Debug)]
 pub struct ResponseWriter<'a> {
     writer: &'a mut Writer,
-    gap: Duration,
+    pace: Pace,
 }
 
 impl ResponseWriter<'_> {
     /// Writes all that `buffer` holds.
     ///
     /// # Errors
-    /// When the client is gone or does not read.
+    /// When the client is gone or reads too slowly.
     pub async fn write(&mut self, buffer: &mut Buffer) -> Result<(), Error> {
-        self.writer.write_all(buffer, self.gap).await.map_err(client_error)
+        self.writer.write_paced(buffer, &mut self.pace).await.map_err(client_error)
     }
 
     /// Tells the client that no more will come.
@@ -114,14 +113,22 @@ impl ResponseWriter<'_> {
 ///
 /// # Errors
 /// When the client is gone or does not read.
-pub async fn answer(
+pub async fn refuse(writer: &mut Writer, resources: &Resources, status: u16) -> Result<(), Error> {
+    let (content_type, body) = resources.pages.body(status, false, b"");
+    let version = Version::Http11;
+    let answer =
+        Answer { status, persistent: false, version, with_body: true, content_type, body: &body };
+    write(writer, resources, answer).await
+}
+
+async fn write(
     writer: &mut Writer,
-    date: &RefCell<DateCache>,
-    about: Answer,
-    gap: Duration,
+    resources: &Resources,
+    answer: Answer<'_>,
 ) -> Result<(), Error> {
-    let mut out = BytesMut::with_capacity(256);
-    encode::answer(&mut out, about, date.borrow_mut().at(SystemTime::now()));
+    let mut out = BytesMut::with_capacity(256 + answer.body.len());
+    encode::answer(&mut out, answer, resources.date.borrow_mut().at(SystemTime::now()));
+    let gap = resources.timeouts.body;
     writer.write_all(&mut Buffer::from(out), gap).await.map_err(client_error)
 }
 

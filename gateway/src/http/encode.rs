@@ -114,8 +114,8 @@ pub fn connection(out: &mut BytesMut, persistent: bool, version: Version) {
 
 /// An answer of the gateway's own.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    /// 400 to 599.
+pub struct Answer<'a> {
+    /// 200, or 400 to 599.
     pub status: u16,
     /// Whether the connection stays open afterwards.
     pub persistent: bool,
@@ -123,17 +123,19 @@ pub struct Answer {
     pub version: Version,
     /// False in answer to HEAD.
     pub with_body: bool,
+    /// What the body is.
+    pub content_type: &'a str,
+    /// The body.
+    pub body: &'a [u8],
 }
 
-/// Writes a whole answer of the gateway's own: status, date, and the reason as plain text.
-pub fn answer(out: &mut BytesMut, answer: Answer, date: &[u8]) {
-    let reason = reason(answer.status);
-    status_line(out, answer.status, reason.as_bytes());
+/// Writes a whole answer of the gateway's own.
+pub fn answer(out: &mut BytesMut, answer: Answer<'_>, date: &[u8]) {
+    status_line(out, answer.status, reason(answer.status).as_bytes());
     field(out, "date", date);
-    field(out, "content-type", b"text/plain; charset=utf-8");
+    field(out, "content-type", answer.content_type.as_bytes());
     out.put_slice(b"content-length: ");
-    // "404 Not Found\n"
-    decimal(out, reason.len() as u64 + 5);
+    decimal(out, answer.body.len() as u64);
     out.put_slice(b"\r\n");
     if answer.status == 503 {
         field(out, "retry-after", b"1");
@@ -141,10 +143,7 @@ pub fn answer(out: &mut BytesMut, answer: Answer, date: &[u8]) {
     connection(out, answer.persistent, answer.version);
     out.put_slice(b"\r\n");
     if answer.with_body {
-        decimal(out, u64::from(answer.status));
-        out.put_u8(b' ');
-        out.put_slice(reason.as_bytes());
-        out.put_u8(b'\n');
+        out.put_slice(answer.body);
     }
 }
 
@@ -199,18 +198,5 @@ mod tests {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(cache.at(at(784_111_777)), b"Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(cache.at(at(784_111_778)), b"Sun, 06 Nov 1994 08:49:38 GMT");
-    }
-
-    #[test]
-    fn an_answer_is_as_long_as_it_says() {
-        for status in (400..=431).chain(500..=505) {
-            let mut out = BytesMut::new();
-            let version = Version::Http11;
-            let about = Answer { status, persistent: false, version, with_body: true };
-            answer(&mut out, about, b"today");
-            let text = str::from_utf8(&out).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{text}");
-        }
     }
 }

@@ -26,10 +26,17 @@ impl UpstreamHead {
 /// What the gateway knows about the client and tells the origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
-    /// The client's address without port, as text.
-    pub address: &'a str,
+    /// The client's address without port, and behind it, after a comma and a space each, those of
+    /// trusted proxies it came through.
+    pub chain: &'a str,
     /// `http` or `https`.
     pub scheme: &'a str,
+    /// The host it asked the first of those proxies for, if it came through any.
+    pub host: Option<&'a [u8]>,
+    /// Whether the sender is such a proxy, whose further `X-Forwarded-…` fields pass.
+    pub trusted: bool,
+    /// What names the request in everybody's logs.
+    pub request_id: &'a [u8],
 }
 
 /// Writes the head to send to the origin into `out`, which is cleared first. `upgrade` says that the
@@ -56,9 +63,20 @@ pub fn request(
     let nominated = Nominated::of(&head.fields, bytes);
     for line in &head.fields {
         match line.known {
-            Name::Other | Name::UserAgent | Name::Referer | Name::Date => {
+            Name::Accept | Name::Other | Name::UserAgent | Name::Referer | Name::Date => {
                 nominated.pass(&mut out, line, bytes);
             }
+            Name::XForwarded if client.trusted => nominated.pass(&mut out, line, bytes),
+            Name::XForwarded => {}
+            // RFC 9110 §7.6.2: counted for these methods, and nothing to others.
+            Name::MaxForwards => match head.max_forwards {
+                Some(left) => {
+                    out.put_slice(b"max-forwards: ");
+                    decimal(&mut out, left.saturating_sub(1));
+                    out.put_slice(b"\r\n");
+                }
+                None => nominated.pass(&mut out, line, bytes),
+            },
             Name::Expect => {
                 if !line.value.of(bytes).eq_ignore_ascii_case(b"100-continue") {
                     return Err(Reject::Expectation);
@@ -80,21 +98,54 @@ pub fn request(
             | Name::Trailer
             | Name::TransferEncoding
             | Name::Upgrade
-            | Name::XForwarded => {}
+            | Name::XForwardedFor
+            | Name::XForwardedHost
+            | Name::XForwardedProto
+            | Name::XRequestId => {}
         }
     }
     write_framing(&mut out, framing);
     if upgrade {
         write_upgrade(&mut out);
     }
-    field(&mut out, "x-forwarded-for", client.address.as_bytes());
+    let asked_for = client.host.unwrap_or(host);
+    field(&mut out, "x-forwarded-for", client.chain.as_bytes());
     field(&mut out, "x-forwarded-proto", client.scheme.as_bytes());
-    field(&mut out, "x-forwarded-host", host);
+    field(&mut out, "x-forwarded-host", asked_for);
+    write_forwarded(&mut out, client, asked_for);
+    field(&mut out, "x-request-id", client.request_id);
     let received = if head.version == Version::Http10 { "1.0 gateway" } else { "1.1 gateway" };
     // RFC 9110 §7.6.3: after the Via fields already there, which have passed above.
     field(&mut out, "via", received.as_bytes());
     out.put_slice(b"\r\n");
     Ok(UpstreamHead(out))
+}
+
+/// RFC 7239: the same in one field. An address with colons, or a host with a port, is no token.
+fn write_forwarded(out: &mut BytesMut, client: Client<'_>, host: &[u8]) {
+    out.put_slice(b"forwarded: ");
+    for (position, address) in client.chain.split(", ").enumerate() {
+        out.put_slice(if position == 0 { b"for=" } else { b", for=" });
+        if address.contains(':') {
+            out.put_slice(b"\"[");
+            out.put_slice(address.as_bytes());
+            out.put_slice(b"]\"");
+        } else {
+            out.put_slice(address.as_bytes());
+        }
+        if position > 0 {
+            continue;
+        }
+        // HTTP/1.0 may name no host. A checked one has no quote and no backslash.
+        if !host.is_empty() {
+            out.put_slice(b";host=\"");
+            out.put_slice(host);
+            out.put_u8(b'"');
+        }
+        out.put_slice(b";proto=");
+        out.put_slice(client.scheme.as_bytes());
+    }
+    out.put_slice(b"\r\n");
 }
 
 /// How a response is to be written to the client.
@@ -169,14 +220,20 @@ fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated
         | Name::Trailer
         | Name::TransferEncoding
         | Name::Upgrade => {}
-        Name::Date
+        Name::Accept
+        | Name::Date
         | Name::Expect
         | Name::Forwarded
         | Name::Host
+        | Name::MaxForwards
         | Name::Other
         | Name::Referer
         | Name::UserAgent
-        | Name::XForwarded => nominated.pass(out, line, bytes),
+        | Name::XForwarded
+        | Name::XForwardedFor
+        | Name::XForwardedHost
+        | Name::XForwardedProto
+        | Name::XRequestId => nominated.pass(out, line, bytes),
     }
 }
 
@@ -252,14 +309,21 @@ mod tests {
     use super::super::{framing, head};
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 50 };
+    const LIMITS: HeadLimits =
+        HeadLimits { bytes: 4096, start_line: 1024, fields: 50, underscores: true };
 
     fn forwarded(text: &str) -> Result<String, Reject> {
         let bytes = text.as_bytes();
         let mut head = RequestHead::default();
         assert!(parse::request(bytes, &mut Scan::default(), LIMITS, &mut head)?);
         let framing = framing::request(&head, bytes)?;
-        let client = Client { address: "192.0.2.1", scheme: "http" };
+        let client = Client {
+            chain: "192.0.2.1, 2001:db8::1",
+            scheme: "http",
+            host: None,
+            trusted: false,
+            request_id: b"1",
+        };
         let head = request(BytesMut::new(), &head, bytes, framing, false, client)?;
         Ok(String::from_utf8(head.into_bytes().to_vec()).unwrap())
     }
@@ -276,8 +340,10 @@ mod tests {
         assert_eq!(
             sent.unwrap(),
             "POST /x?y=%20 HTTP/1.1\r\nhost: a.test\r\nX-One: 1\r\nAuthorization: Basic eA==\r\n\
-             Via: 1.0 other\r\ncontent-length: 3\r\nx-forwarded-for: 192.0.2.1\r\n\
-             x-forwarded-proto: http\r\nx-forwarded-host: a.test\r\nvia: 1.1 gateway\r\n\r\n"
+             Via: 1.0 other\r\ncontent-length: 3\r\nx-forwarded-for: 192.0.2.1, 2001:db8::1\r\n\
+             x-forwarded-proto: http\r\nx-forwarded-host: a.test\r\n\
+             forwarded: for=192.0.2.1;host=\"a.test\";proto=http, for=\"[2001:db8::1]\"\r\n\
+             x-request-id: 1\r\nvia: 1.1 gateway\r\n\r\n"
         );
     }
 

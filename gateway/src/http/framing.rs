@@ -113,7 +113,8 @@ mod tests {
     use super::super::parse::{self, HeadLimits, Scan};
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 20 };
+    const LIMITS: HeadLimits =
+        HeadLimits { bytes: 4096, start_line: 1024, fields: 20, underscores: true };
 
     fn of_request(version: &str, fields: &str) -> Result<Framing, u16> {
         let text = format!("POST / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");

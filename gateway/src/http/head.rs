@@ -114,6 +114,8 @@ pub struct RequestHead {
     pub fields: Vec<Field>,
     /// The authority asked for: the target's, else the Host field's.
     pub authority: Option<Span>,
+    /// How many more hops an OPTIONS may take (RFC 9110 §7.6.2), where it says so.
+    pub max_forwards: Option<u64>,
 }
 
 /// A response's head.

@@ -3,6 +3,8 @@
 /// A field name the gateway treats specially; every other field passes as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
+    /// RFC 9110 §12.5.1; decides the form of the gateway's own answers.
+    Accept,
     /// RFC 9110 §7.6.1: names fields for this hop only.
     Connection,
     /// RFC 9112 §6.2.
@@ -17,6 +19,8 @@ pub enum Name {
     Host,
     /// RFC 2068 §19.7.1: hop by hop.
     KeepAlive,
+    /// RFC 9110 §7.6.2: how many more hops an OPTIONS or TRACE may take.
+    MaxForwards,
     /// What HTTP/1.0 proxies took for `Connection`: hop by hop.
     ProxyConnection,
     /// RFC 9110 §10.1.3; only copied into the access log.
@@ -31,8 +35,16 @@ pub enum Name {
     Upgrade,
     /// RFC 9110 §10.1.5; only copied into the access log.
     UserAgent,
-    /// `X-Forwarded-For`, `-Host` and `-Proto`: the gateway writes its own.
+    /// Who a request came from; the gateway writes its own.
+    XForwardedFor,
+    /// The host the client asked for; the gateway writes its own.
+    XForwardedHost,
+    /// The scheme the client used; the gateway writes its own.
+    XForwardedProto,
+    /// Every other `X-Forwarded-…`, and `X-Real-IP`: what only a proxy in front of us may claim.
     XForwarded,
+    /// Names one request in the logs of all who handle it.
+    XRequestId,
     /// Everything else.
     Other,
 }
@@ -45,6 +57,7 @@ impl Name {
             2 if is("te") => Self::Te,
             4 if is("host") => Self::Host,
             4 if is("date") => Self::Date,
+            6 if is("accept") => Self::Accept,
             6 if is("expect") => Self::Expect,
             7 if is("referer") => Self::Referer,
             7 if is("trailer") => Self::Trailer,
@@ -53,15 +66,24 @@ impl Name {
             10 if is("connection") => Self::Connection,
             10 if is("user-agent") => Self::UserAgent,
             10 if is("keep-alive") => Self::KeepAlive,
+            9 if is("x-real-ip") => Self::XForwarded,
+            12 if is("max-forwards") => Self::MaxForwards,
+            12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
-            15 if is("x-forwarded-for") => Self::XForwarded,
-            16 if is("x-forwarded-host") => Self::XForwarded,
+            15 if is("x-forwarded-for") => Self::XForwardedFor,
+            16 if is("x-forwarded-host") => Self::XForwardedHost,
             16 if is("proxy-connection") => Self::ProxyConnection,
             17 if is("transfer-encoding") => Self::TransferEncoding,
-            17 if is("x-forwarded-proto") => Self::XForwarded,
+            17 if is("x-forwarded-proto") => Self::XForwardedProto,
+            12.. if starts_with(name, b"x-forwarded-") => Self::XForwarded,
             _ => Self::Other,
         }
     }
+}
+
+/// Whether `text` begins with `start`, whatever its case.
+pub fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start))
 }
 
 /// Strips optional whitespace, which is space and tab and nothing else (RFC 9110 §5.6.3); the
@@ -128,8 +150,10 @@ mod tests {
     #[test]
     fn names_are_known_in_any_case() {
         assert_eq!(Name::of(b"TRANSFER-encoding"), Name::TransferEncoding);
-        assert_eq!(Name::of(b"x-forwarded-FOR"), Name::XForwarded);
-        assert_eq!(Name::of(b"x-forwarded-by"), Name::Other);
+        assert_eq!(Name::of(b"x-forwarded-FOR"), Name::XForwardedFor);
+        assert_eq!(Name::of(b"X-Forwarded-Prefix"), Name::XForwarded);
+        assert_eq!(Name::of(b"X-Real-IP"), Name::XForwarded);
+        assert_eq!(Name::of(b"x-forwardedfor"), Name::Other);
     }
 
     #[test]

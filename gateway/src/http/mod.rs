@@ -4,9 +4,12 @@
 //! and [`framing`] decide what it asks for and where its body ends, [`forward`] turns it into the
 //! one head that may be sent on. [`chunked`] and [`encode`] serve both directions.
 
+pub mod accept;
+pub mod ambiguity;
 pub mod chunked;
 pub mod encode;
 pub mod forward;
+pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod headers;

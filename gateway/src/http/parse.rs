@@ -7,8 +7,8 @@
 use std::mem::MaybeUninit;
 
 use super::Reject;
-use super::head::{Field, Method, RequestHead, ResponseHead, Span, Version};
-use super::headers::{Name, trim_ows};
+use super::head::{Field, Method, RequestHead, ResponseHead, Span, Version, values};
+use super::headers::{Name, parse_digits, trim_ows};
 use super::target;
 
 /// The most fields a limit may allow; sizes an array on the stack.
@@ -19,9 +19,17 @@ pub const FIELDS_MAX: usize = 1000;
 pub struct HeadLimits {
     /// Bytes, start line and empty line included.
     pub bytes: usize,
+    /// Bytes of the start line alone, its line end included.
+    pub start_line: usize,
     /// Field lines, at most [`FIELDS_MAX`].
     pub fields: usize,
+    /// Whether names may have underscores. CGI and its heirs make `X_User` and `X-User` one name,
+    /// so that a field removed or set by one name is smuggled past by the other.
+    pub underscores: bool,
 }
+
+/// The longest method taken; the longest one registered has 17 letters.
+const METHOD_BYTES_MAX: usize = 32;
 
 /// How far the search for the end of a head has come. One per head, kept between reads.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,9 +57,7 @@ impl Scan {
                 return Err(Reject::Malformed("line feed without carriage return"));
             }
             self.seen = at + 1;
-            if self.seen > limits.bytes {
-                return Err(self.too_large());
-            }
+            self.check(self.seen, limits)?;
             let line_is_empty = at - 1 == self.line_start;
             if line_is_empty {
                 return Ok(Some(self.seen));
@@ -60,11 +66,17 @@ impl Scan {
             self.lines += 1;
         }
         self.seen = bytes.len();
-        if bytes.len() >= limits.bytes { Err(self.too_large()) } else { Ok(None) }
+        // One more byte is to come at least.
+        self.check(self.seen + 1, limits)?;
+        Ok(None)
     }
 
-    fn too_large(self) -> Reject {
-        if self.lines == 0 { Reject::TargetTooLong } else { Reject::HeadTooLarge }
+    fn check(self, len: usize, limits: HeadLimits) -> Result<(), Reject> {
+        match self.lines {
+            0 if len > limits.start_line.min(limits.bytes) => Err(Reject::TargetTooLong),
+            _ if len > limits.bytes => Err(Reject::HeadTooLarge),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -89,27 +101,46 @@ pub fn request(
     head: &mut RequestHead,
 ) -> Result<bool, Reject> {
     let Some(len) = scan.find_end(bytes, limits)? else { return Ok(false) };
+    head.len = len;
     let bytes = bytes.get(..len).unwrap_or_default();
+    match whole_request(bytes, limits, head) {
+        Err(Failure::Version) => match as_http11(bytes) {
+            Some(copy) => whole_request(&copy, limits, head)?,
+            None => return Err(Failure::Version.into()),
+        },
+        result => result?,
+    }
+    Ok(true)
+}
+
+fn whole_request(bytes: &[u8], limits: HeadLimits, head: &mut RequestHead) -> Result<(), Failure> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let fields_max = limits.fields.min(FIELDS_MAX);
     let status = parsed
         .parse_with_uninit_headers(bytes, fields.get_mut(..fields_max).unwrap_or_default())
-        .map_err(|error| reject(error, bytes))?;
+        .map_err(|error| failure(error, bytes))?;
     let (httparse::Status::Complete(_), Some(method), Some(text)) =
         (status, parsed.method, parsed.path)
     else {
-        return Err(Reject::Malformed("incomplete head"));
+        return Err(Reject::Malformed("incomplete head").into());
     };
-    head.len = len;
+    // RFC 9110 §9.1 has no bound; a name this long is no method.
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(Reject::NotImplemented("method too long").into());
+    }
     head.method = Method::of(method.as_bytes());
     head.method_name = Span::locate(bytes, method.as_bytes());
     head.target_text = Span::locate(bytes, text.as_bytes());
     head.version = version(parsed.version);
     collect(parsed.headers, bytes, &mut head.fields);
+    if !limits.underscores && parsed.headers.iter().any(|field| field.name.contains('_')) {
+        return Err(Reject::Malformed("underscore in a field name").into());
+    }
     head.target = target::parse(head.method, head.target_text, bytes)?;
     head.authority = authority(head, bytes)?;
-    Ok(true)
+    head.max_forwards = max_forwards(head, bytes)?;
+    Ok(())
 }
 
 /// RFC 9112 §3.2: exactly one valid Host field in HTTP/1.1, at most one in 1.0; an authority in the
@@ -129,6 +160,22 @@ fn authority(head: &RequestHead, bytes: &[u8]) -> Result<Option<Span>, Reject> {
     Ok(head.target.authority.or(host))
 }
 
+/// RFC 9110 §7.6.2: of OPTIONS and TRACE, the second of which is never forwarded.
+fn max_forwards(head: &RequestHead, bytes: &[u8]) -> Result<Option<u64>, Reject> {
+    if head.method != Method::Options {
+        return Ok(None);
+    }
+    let mut values = values(&head.fields, bytes, Name::MaxForwards);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match parse_digits(value) {
+            None => Err(Reject::Malformed("invalid Max-Forwards")),
+            number => Ok(number),
+        },
+        (Some(_), Some(_)) => Err(Reject::Malformed("more than one Max-Forwards field")),
+    }
+}
+
 /// Parses a response's head at the start of `bytes`; `false` means that more bytes are needed.
 ///
 /// # Errors
@@ -140,12 +187,28 @@ pub fn response(
     head: &mut ResponseHead,
 ) -> Result<bool, Reject> {
     let Some(len) = scan.find_end(bytes, limits)? else { return Ok(false) };
+    head.len = len;
     let bytes = bytes.get(..len).unwrap_or_default();
     // httparse skips empty lines here; behind a response they are the start of a desynchronised
     // stream.
     if !bytes.starts_with(b"HTTP/") {
         return Err(Reject::Malformed("not a status line"));
     }
+    match whole_response(bytes, limits, head) {
+        Err(Failure::Version) => match as_http11(bytes) {
+            Some(copy) => whole_response(&copy, limits, head)?,
+            None => return Err(Failure::Version.into()),
+        },
+        result => result?,
+    }
+    Ok(true)
+}
+
+fn whole_response(
+    bytes: &[u8],
+    limits: HeadLimits,
+    head: &mut ResponseHead,
+) -> Result<(), Failure> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let fields_max = limits.fields.min(FIELDS_MAX);
@@ -155,11 +218,10 @@ pub fn response(
             bytes,
             fields.get_mut(..fields_max).unwrap_or_default(),
         )
-        .map_err(|error| reject(error, bytes))?;
+        .map_err(|error| failure(error, bytes))?;
     let (httparse::Status::Complete(_), Some(code @ 100..=599)) = (status, parsed.code) else {
-        return Err(Reject::Malformed("status code out of range"));
+        return Err(Reject::Malformed("status code out of range").into());
     };
-    head.len = len;
     head.status = code;
     head.reason = match parsed.reason {
         Some(reason) if !reason.is_empty() => Span::locate(bytes, reason.as_bytes()),
@@ -167,7 +229,7 @@ pub fn response(
     };
     head.version = version(parsed.version);
     collect(parsed.headers, bytes, &mut head.fields);
-    Ok(true)
+    Ok(())
 }
 
 fn collect(parsed: &[httparse::Header<'_>], bytes: &[u8], fields: &mut Vec<Field>) {
@@ -183,37 +245,77 @@ fn version(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::Http10 } else { Version::Http11 }
 }
 
-fn reject(error: httparse::Error, bytes: &[u8]) -> Reject {
+/// Why httparse, or what comes after it, does not take a whole head.
+enum Failure {
+    /// The version alone: it may be one that is treated as 1.1.
+    Version,
+    Reject(Reject),
+}
+
+impl From<Reject> for Failure {
+    fn from(reject: Reject) -> Self {
+        Self::Reject(reject)
+    }
+}
+
+impl From<Failure> for Reject {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Version => Self::Version,
+            Failure::Reject(reject) => reject,
+        }
+    }
+}
+
+fn failure(error: httparse::Error, bytes: &[u8]) -> Failure {
     use httparse::Error;
-    match error {
+    Failure::Reject(match error {
         Error::TooManyHeaders => Reject::HeadTooLarge,
-        Error::Version if ends_with_version(bytes) => Reject::Version,
+        Error::Version if version_at(bytes).is_some() => return Failure::Version,
         Error::HeaderName => Reject::Malformed("invalid field name"),
         Error::HeaderValue => Reject::Malformed("invalid field value"),
         Error::NewLine => Reject::Malformed("invalid line end"),
         Error::Status => Reject::Malformed("invalid status line"),
-        Error::Token | Error::Version => Reject::Malformed("invalid request line"),
-    }
+        Error::Token | Error::Version => Reject::Malformed("invalid start line"),
+    })
 }
 
-/// Whether the request line ends in a well-formed version, so that 505 is the right answer and
-/// not 400. That includes HTTP/1.2 and above, which nobody has defined.
-fn ends_with_version(bytes: &[u8]) -> bool {
-    let line = memchr::memchr(b'\r', bytes).and_then(|end| bytes.get(..end)).unwrap_or_default();
-    let parts = line.iter().filter(|byte| **byte == b' ').count() + 1;
-    parts == 3
-        && matches!(
-            line.last_chunk(),
-            Some([b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+/// A copy of a head whose version is HTTP/1.2 to 1.9, with that version made 1.1, which it is to be
+/// treated as (RFC 9110 §2.5). httparse knows no such version. Positions stay the same.
+fn as_http11(bytes: &[u8]) -> Option<Vec<u8>> {
+    let at = version_at(bytes)?;
+    let mut copy = bytes.to_vec();
+    match copy.get_mut(at..)? {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9', ..] => *minor = b'1',
+        _ => return None,
+    }
+    Some(copy)
+}
+
+/// Where in a start line with three parts, or a status line, a well-formed version is.
+fn version_at(bytes: &[u8]) -> Option<usize> {
+    let is_version = |text: &[u8]| {
+        matches!(
+            text,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                 if major.is_ascii_digit() && minor.is_ascii_digit()
         )
+    };
+    let line = memchr::memchr(b'\r', bytes).and_then(|end| bytes.get(..end))?;
+    if line.get(..8).is_some_and(is_version) && line.get(8) == Some(&b' ') {
+        return Some(0);
+    }
+    let mut parts = line.split(|byte| *byte == b' ');
+    let three = [parts.next()?, parts.next()?, parts.next()?];
+    (parts.next().is_none() && is_version(three[2])).then(|| line.len() - 8)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 8 };
+    const LIMITS: HeadLimits =
+        HeadLimits { bytes: 1024, start_line: 512, fields: 8, underscores: false };
 
     fn parse(text: &str) -> Result<RequestHead, Reject> {
         let mut head = RequestHead::default();
@@ -274,6 +376,7 @@ mod tests {
             "GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://a/ HTTP/1.1\r\n\r\n",
             "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\n\r\n",
         ] {
             assert!(matches!(parse(bad), Err(Reject::Malformed(_))), "{bad:?}: {:?}", parse(bad));
         }
@@ -283,14 +386,36 @@ mod tests {
     fn each_limit_has_its_status() {
         let long = "a".repeat(2000);
         let many = "A: b\r\n".repeat(9);
+        let longer_line = "a".repeat(512 - "GET / HTTP/1.1\r\n".len() + 1);
         for (bad, status) in [
+            (format!("GET /{longer_line} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
             (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
             (format!("GET / HTTP/1.1\r\nHost: {long}\r\n\r\n"), 431),
             (format!("GET / HTTP/1.1\r\n{many}\r\n"), 431),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(), 505),
+            ("GET / HTTP/0.9\r\nHost: a\r\n\r\n".into(), 505),
             ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n".into(), 501),
+            (format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(33)), 501),
         ] {
             assert_eq!(parse(&bad).unwrap_err().status(), status, "{bad:?}");
+        }
+        let longest_line = "a".repeat(longer_line.len() - 1);
+        parse(&format!("GET /{longest_line} HTTP/1.1\r\nHost: a\r\n\r\n")).unwrap();
+    }
+
+    #[test]
+    fn a_higher_minor_version_is_treated_as_one() {
+        let text = "GET /a HTTP/1.2\r\nHost: b\r\n\r\n";
+        let head = parse(text).unwrap();
+        assert_eq!(head.version, Version::Http11);
+        assert_eq!(head.target_text.of(text.as_bytes()), b"/a");
+        assert_eq!(head.fields[0].value.of(text.as_bytes()), b"b");
+        let mut head = ResponseHead::default();
+        let text = b"HTTP/1.9 204 Nothing\r\nA: b\r\n\r\n";
+        assert_eq!(response(text, &mut Scan::default(), LIMITS, &mut head), Ok(true));
+        assert_eq!((head.status, head.reason.of(text)), (204, &b"Nothing"[..]));
+        for bad in ["GET / HTTP/1.2\r\n\r\n", "GET / HTTP/1.2 \r\nHost: a\r\n\r\n"] {
+            assert!(matches!(parse(bad), Err(Reject::Malformed(_))), "{bad:?}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The request target and the authority (RFC 9112 §3.2, RFC 3986).
 
 use super::Reject;
+use super::ambiguity::Ambiguities;
 use super::head::{Method, Span};
 
 /// A request target, taken apart. Path and query go to the origin byte for byte.
@@ -12,6 +13,8 @@ pub struct Target {
     pub query: Span,
     /// The authority of the absolute form.
     pub authority: Option<Span>,
+    /// What in the path servers may read differently.
+    pub ambiguities: Ambiguities,
 }
 
 impl Target {
@@ -70,6 +73,7 @@ fn path_and_query(text: Span, bytes: &[u8]) -> Result<Target, Reject> {
         path: text.part(0, path_len),
         query: text.part(path_len, target.len()),
         authority: None,
+        ambiguities: Ambiguities::of(path),
     })
 }
 

@@ -55,7 +55,8 @@ mod tests {
     use super::super::parse::{self, HeadLimits, Scan};
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 20 };
+    const LIMITS: HeadLimits =
+        HeadLimits { bytes: 4096, start_line: 1024, fields: 20, underscores: true };
     const GOOD: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
         Upgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Version: 13\r\n\r\n";

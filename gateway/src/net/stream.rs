@@ -11,7 +11,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::buf::{Slice, SliceMut};
 use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _};
@@ -20,6 +20,7 @@ use rustix::net::Shutdown;
 
 use super::buffer::Buffer;
 use super::deadline::{Deadline, Deadlines, Direction, Timer};
+use super::pace::Pace;
 use super::rt;
 use crate::sys;
 
@@ -71,6 +72,14 @@ impl Stream {
             reader: Reader { timer: timer(Direction::Read), socket: socket.clone() },
             writer: Writer { timer: timer(Direction::Write), socket, sent: 0 },
         }
+    }
+
+    /// The address the peer connected to.
+    ///
+    /// # Errors
+    /// Those of getsockname(2).
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.reader.socket.get().local_addr()
     }
 
     /// Lets the close of this connection be a reset.
@@ -169,17 +178,27 @@ impl Writer {
     /// # Errors
     /// `TimedOut` when the peer takes nothing for `gap`; those of send(2).
     pub async fn write_all(&mut self, buffer: &mut Buffer, gap: Duration) -> io::Result<()> {
+        self.write_paced(buffer, &mut Pace::new(gap, 0)).await
+    }
+
+    /// Writes all that `buffer` holds and leaves it there.
+    ///
+    /// # Errors
+    /// `TimedOut` when the peer is slower than `pace` allows; those of send(2).
+    pub async fn write_paced(&mut self, buffer: &mut Buffer, pace: &mut Pace) -> io::Result<()> {
         let mut bytes = mem::take(&mut buffer.bytes);
         let mut from = buffer.start;
         let mut result = Ok(());
         while from < bytes.len() {
-            self.timer.arm(self.timer.after(gap));
+            let begun = Instant::now();
+            self.timer.arm(self.timer.after(pace.allowance()));
             let to = bytes.len();
             let (written, slice) = self.socket.get_mut().write(Slice::new(bytes, from, to)).await;
             bytes = slice.into_inner();
             match written {
                 Ok(count) if count > 0 => {
                     from += count;
+                    pace.record(begun.elapsed(), count);
                     self.sent += count as u64;
                 }
                 _ if self.timer.expired() => result = Err(io::ErrorKind::TimedOut.into()),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exchange::Error;
-use crate::net::{Deadlines, Stream};
+use crate::net::{Deadlines, Stream, proxy_protocol};
 use crate::telemetry::metrics;
 use balance::RoundRobin;
 use pool::Endpoint;
@@ -28,6 +28,8 @@ pub struct Spec {
     pub idle_connections: usize,
     /// How long one of them may idle.
     pub idle_timeout: Duration,
+    /// Whether each connection says first whose it is; it then serves one request.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// One `host:port` as written: the host is a name or an address without brackets.
@@ -45,6 +47,8 @@ pub struct Settings {
     pub idle_connections: usize,
     /// How long one of them may idle.
     pub idle_timeout: Duration,
+    /// Whether each connection says first whose it is.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// The worker's deadlines.
@@ -85,6 +89,11 @@ impl Upstream {
             balance: RoundRobin::new(first),
             settings,
         }
+    }
+
+    /// Whether each connection says first whose it is.
+    pub fn proxy_protocol(&self) -> Option<proxy_protocol::Version> {
+        self.settings.proxy_protocol
     }
 
     /// What this worker counts about it.

@@ -31,7 +31,7 @@ impl Door {
     }
 
     /// Accepts for as long as it is polled. May be dropped at any time.
-    pub async fn accept_from(self: &Rc<Self>, listener: &Listener) {
+    pub async fn accept_from(self: &Rc<Self>, index: usize, listener: &Listener) {
         loop {
             if let Err(error) = listener.ready().await {
                 tracing::error!(%error, "cannot wait for connections");
@@ -39,7 +39,7 @@ impl Door {
             }
             for _ in 0..BATCH {
                 match listener.accept() {
-                    Ok(Some((socket, peer))) => self.enter(socket, peer),
+                    Ok(Some((socket, peer))) => self.enter(index, socket, peer),
                     Ok(None) => break,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -52,14 +52,14 @@ impl Door {
     }
 
     /// Accepts what has already queued.
-    pub fn accept_queued(self: &Rc<Self>, listener: &Listener) {
+    pub fn accept_queued(self: &Rc<Self>, index: usize, listener: &Listener) {
         while let Ok(Some((socket, peer))) = listener.accept() {
-            self.enter(socket, peer);
+            self.enter(index, socket, peer);
         }
     }
 
     /// Starts to serve a connection, unless there are too many.
-    fn enter(self: &Rc<Self>, socket: std::net::TcpStream, peer: SocketAddr) {
+    fn enter(self: &Rc<Self>, index: usize, socket: std::net::TcpStream, peer: SocketAddr) {
         let metrics = &self.shared.resources.metrics;
         if self.open.get() >= self.connections_max {
             metrics.connections_refused.add(1);
@@ -76,7 +76,7 @@ impl Door {
         let guest = Guest::new(Rc::clone(self));
         let shared = Rc::clone(&self.shared);
         let serving = async move {
-            connection::run(shared, stream, peer).await;
+            connection::run(shared, stream, peer, index).await;
             drop(guest);
         };
         let shared = Rc::clone(&self.shared);

@@ -20,7 +20,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::Config;
 use crate::downstream::{Route, Shared};
-use crate::exchange::{Kept, Resources};
+use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell};
 use crate::net::{Buffers, Deadlines, Listener};
 use crate::routing::Table;
@@ -91,20 +91,21 @@ async fn serve(spec: Spec, inbox: UnixStream) -> io::Result<()> {
     let bell = Bell::new(inbox)?;
     let listeners: Vec<Listener> =
         spec.listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
-    let shared = shared(&spec.config, &spec.endpoints, spec.index, spec.metrics, spec.access_log);
+    let shared = shared(&spec.config, &spec.endpoints, spec.index, spec.metrics, spec.access_log)?;
     let deadlines = Rc::clone(&shared.resources.deadlines);
     rt::spawn(Rc::clone(&deadlines).run(), || {});
     tracing::debug!(worker = spec.index, core = spec.core, driver = rt::driver(), "worker started");
     (spec.events)(Event::Listening { worker: spec.index });
 
     let door = Rc::new(Door::new(Rc::clone(&shared), spec.connections_max));
-    let accepting = join_all(listeners.iter().map(|listener| door.accept_from(listener)));
+    let indexed = listeners.iter().enumerate();
+    let accepting = join_all(indexed.map(|(index, listener)| door.accept_from(index, listener)));
     select(pin!(accepting), pin!(bell.rung())).await;
 
     shared.resources.draining.set(true);
     // What has queued by now was promised a connection; closing the socket would reset it.
-    for listener in listeners {
-        door.accept_queued(&listener);
+    for (index, listener) in listeners.into_iter().enumerate() {
+        door.accept_queued(index, &listener);
     }
     deadlines.expire_idle();
     door.closed().await;
@@ -119,13 +120,14 @@ fn shared(
     worker: usize,
     metrics: Arc<metrics::Worker>,
     access_log: Option<access_log::Sender>,
-) -> Rc<Shared> {
+) -> io::Result<Rc<Shared>> {
     let deadlines = Deadlines::new();
     let upstreams = config.upstreams.iter().zip(endpoints).enumerate();
     let upstreams = upstreams.map(|(index, (spec, addresses))| {
         let settings = upstream::Settings {
             idle_connections: spec.idle_connections,
             idle_timeout: spec.idle_timeout,
+            proxy_protocol: spec.proxy_protocol,
             connect_timeout: config.timeouts.connect,
             deadlines: Rc::clone(&deadlines),
             counters: Arc::clone(&metrics),
@@ -136,10 +138,13 @@ fn shared(
     });
     let routes = config.routes.iter().map(|route| {
         let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
-        let target = Route { upstream: route.upstream, body_bytes_max };
+        let allow_in_path = route.allow_in_path;
+        let target = Route { upstream: route.upstream, body_bytes_max, allow_in_path };
         (route.host.clone(), route.path.clone(), target)
     });
-    Rc::new(Shared {
+    Ok(Rc::new(Shared {
+        listeners: config.listeners.iter().map(|listener| listener.trust.clone()).collect(),
+        announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
         upstreams: upstreams.collect(),
         routes: Table::new(routes),
         access_log: access_log
@@ -149,11 +154,13 @@ fn shared(
             request_heads: Kept::default(),
             response_heads: Kept::default(),
             deadlines,
+            request_ids: RequestIds::new()?,
+            pages: config.pages.clone(),
             date: RefCell::default(),
             timeouts: config.timeouts.clone(),
             limits: config.limits.clone(),
             metrics,
             draining: Cell::new(false),
         },
-    })
+    }))
 }

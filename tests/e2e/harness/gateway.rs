@@ -18,6 +18,7 @@ use super::{Client, Origin, PATIENCE, Response, until};
 pub struct Setup {
     cores: String,
     listeners: usize,
+    listener: String,
     tables: BTreeMap<&'static str, String>,
     upstreams: String,
     routes: String,
@@ -28,6 +29,7 @@ pub fn set_up() -> Setup {
     Setup {
         cores: next_cpu(),
         listeners: 1,
+        listener: String::new(),
         tables: BTreeMap::from([
             ("admin", "address = '127.0.0.1:0'".to_owned()),
             ("access_log", "format = 'off'".to_owned()),
@@ -65,6 +67,18 @@ impl Setup {
         self
     }
 
+    /// Further lines of every listener.
+    pub fn listener(mut self, lines: &str) -> Self {
+        self.listener = format!("{lines}\n");
+        self
+    }
+
+    /// Further lines of the upstream named last.
+    pub fn upstream_line(mut self, line: &str) -> Self {
+        writeln!(self.upstreams, "{line}").unwrap();
+        self
+    }
+
     pub fn listeners(mut self, listeners: usize) -> Self {
         self.listeners = listeners;
         self
@@ -91,7 +105,8 @@ impl Setup {
             writeln!(text, "[{table}]\n{lines}").unwrap();
         }
         text += &self.upstreams;
-        text += &"[[listeners]]\naddress = '127.0.0.1:0'\n".repeat(self.listeners);
+        let listener = format!("[[listeners]]\naddress = '127.0.0.1:0'\n{}", self.listener);
+        text += &listener.repeat(self.listeners);
         text + &self.routes
     }
 }

@@ -40,6 +40,8 @@ pub struct Entry<'a> {
     pub endpoint: Option<SocketAddr>,
     /// From the request sent to the endpoint's response head.
     pub upstream_duration: Option<Duration>,
+    /// Its X-Request-Id; empty if the head could not be read.
+    pub request_id: &'a [u8],
     /// What went wrong, in the words of the error.
     pub error: Option<&'a str>,
 }
@@ -51,7 +53,10 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
     clock.write(out, entry.time);
     out.push(b'"');
     json_display(out, "client", entry.client.ip());
-    json_number(out, "client_port", entry.client.port().into());
+    // Proxies seldom say it.
+    if entry.client.port() != 0 {
+        json_number(out, "client_port", entry.client.port().into());
+    }
     json_text(out, "method", entry.method);
     json_text(out, "host", entry.host);
     json_text(out, "target", entry.target);
@@ -71,6 +76,7 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
     }
     json_text(out, "user_agent", entry.user_agent);
     json_text(out, "referer", entry.referer);
+    json_text(out, "request_id", entry.request_id);
     json_text(out, "error", entry.error.unwrap_or_default().as_bytes());
     out.extend_from_slice(b"}\n");
 }
@@ -208,6 +214,7 @@ pub(super) mod tests {
             upstream: Some("orders"),
             endpoint: Some("[::1]:9001".parse().unwrap()),
             upstream_duration: Some(Duration::from_micros(900)),
+            request_id: b"",
             error: None,
         }
     }

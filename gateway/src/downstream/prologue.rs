@@ -1,0 +1,78 @@
+//! What comes before the first request of a connection: a PROXY header, on listeners that take one.
+
+use std::net::SocketAddr;
+
+use super::Shared;
+use crate::exchange::{Error, ProxyProtocol, Trust};
+use crate::net::proxy_protocol::{self, Header};
+use crate::net::{Buffer, Stream};
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// Where the packets come from.
+    pub socket: SocketAddr,
+    /// Who that speaks for: itself, or whom a PROXY header names.
+    pub source: SocketAddr,
+    /// What the source connected to, where that has been said or asked for.
+    pub destination: Option<SocketAddr>,
+    /// The source's address as text.
+    pub address: String,
+}
+
+impl Peer {
+    /// Somebody who speaks for itself.
+    pub fn new(socket: SocketAddr) -> Self {
+        let mut peer = Self { socket, source: socket, destination: None, address: String::new() };
+        peer.set_source(socket);
+        peer
+    }
+
+    fn set_source(&mut self, source: SocketAddr) {
+        self.source = source;
+        self.address = source.ip().to_canonical().to_string();
+    }
+}
+
+/// Reads the header, if there is to be one. What was read beyond it is left in `buffer`.
+///
+/// # Errors
+/// When there is none where one is required, or it is broken, or does not come in time.
+pub(super) async fn read(
+    shared: &Shared,
+    listener: &Trust,
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    peer: &mut Peer,
+) -> Result<(), Error> {
+    let trusted = listener.trusts(peer.socket.ip());
+    match listener.proxy_protocol {
+        ProxyProtocol::Off => return Ok(()),
+        ProxyProtocol::Optional if !trusted => return Ok(()),
+        ProxyProtocol::Required if !trusted => return Err(Error::ProxyHeader),
+        ProxyProtocol::Optional | ProxyProtocol::Required => {}
+    }
+    let resources = &shared.resources;
+    let until = resources.deadlines.after(resources.timeouts.head);
+    *buffer = resources.buffers.head();
+    loop {
+        match proxy_protocol::parse(buffer.filled()) {
+            Header::Whole { len, addresses } => {
+                buffer.consume(len);
+                if let Some((source, destination)) = addresses {
+                    peer.set_source(source);
+                    peer.destination = Some(destination);
+                }
+                return Ok(());
+            }
+            Header::None if listener.proxy_protocol == ProxyProtocol::Optional => return Ok(()),
+            Header::None | Header::Broken => return Err(Error::ProxyHeader),
+            Header::Partial => {}
+        }
+        let room = proxy_protocol::HEADER_BYTES_MAX.saturating_sub(buffer.len());
+        match stream.reader.read(buffer, room, until).await {
+            Ok(1..) => {}
+            _ => return Err(Error::ProxyHeader),
+        }
+    }
+}
