@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
@@ -30,6 +31,16 @@ pub fn reset_on_close(socket: &impl AsRawFd) {
 /// Whether a connected socket has nothing to say: no byte to read, no end of stream, no error.
 pub fn is_quiet(socket: &impl AsRawFd) -> bool {
     peek(socket) == Err(Errno::AGAIN)
+}
+
+/// Whether a connected socket's peer has reset it, or both sides have closed. A peer that has only
+/// closed its own side may still be waiting for an answer, and counts as there.
+pub fn is_broken(fd: RawFd) -> bool {
+    // SAFETY: as in `shutdown_socket`.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let mut polled = [PollFd::new(&fd, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut polled, Some(&now)), Ok(1..))
 }
 
 /// Whether a connected socket has bytes to read.

@@ -10,6 +10,7 @@
     reason = "a test panics to fail, and the harness is made of threads"
 )]
 
+mod greedy;
 mod harness;
 
 mod bodies;

@@ -169,3 +169,39 @@ fn a_tunnel_outlives_the_order_to_stop_until_it_ends() {
     client.expect_close();
     gateway.wait_for_success();
 }
+
+#[test]
+fn a_tunnel_has_a_drain_timeout_of_its_own() {
+    let origin = echo(5);
+    let timeouts = "drain_timeout = '100ms'\ntunnel_drain_timeout = '24h'";
+    let gateway = crate::harness::set_up().set("runtime", timeouts).to(&[origin.address]).start();
+    let mut client = gateway.client();
+    assert_eq!(client.send(HANDSHAKE).head().0, 101);
+    assert_eq!(client.body(Length::Exactly(5)), b"hello");
+    let mut other = gateway.client();
+    other.send_alone("GET / HTTP/1.1\r\nHost: unfinished");
+    gateway.signal(Signal::TERM);
+    other.expect_gone();
+    crate::harness::until("requests to be cut", || gateway.log().contains("1 tunnels open"));
+    client.send("still");
+    assert_eq!(client.body(Length::Exactly(5)), b"still");
+    assert_eq!(gateway.metric("gateway_tunnel_bytes_total{direction=\"in\"}"), 5.0);
+    assert_eq!(gateway.metric("gateway_tunnel_bytes_total{direction=\"out\"}"), 10.0);
+    client.half_close();
+    client.expect_close();
+    let (status, log) = gateway.wait_for_end();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("drain timeout: 1 connections were cut"), "{log}");
+}
+
+#[test]
+fn a_tunnel_that_outlives_that_too_is_cut() {
+    let origin = echo(5);
+    let timeouts = "drain_timeout = '50ms'\ntunnel_drain_timeout = '100ms'";
+    let gateway = crate::harness::set_up().set("runtime", timeouts).to(&[origin.address]).start();
+    let mut client = gateway.client();
+    assert_eq!(client.send(HANDSHAKE).head().0, 101);
+    gateway.signal(Signal::TERM);
+    let (status, _) = gateway.wait_for_end();
+    assert_eq!(status.code(), Some(1));
+}

@@ -160,9 +160,14 @@ async fn exchange<'w>(
     };
     if sent_at_once || !sent {
         request_sent();
+        let watch = reader.watch(&stream.reader);
         let ended = response.relay(&mut stream.reader, responder).await;
+        drop(watch);
         return match ended {
             Ok(ended) => Ok(Ended { reusable: ended.reusable && sent, ..ended }),
+            Err(error) if error.side() == Side::Upstream && reader.is_broken() => {
+                Err(Error::ClientGone)
+            }
             Err(Error::UpstreamGone) if may_be_stale => Err(Error::Stale),
             Err(error) => Err(error),
         };

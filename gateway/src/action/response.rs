@@ -113,6 +113,7 @@ impl Response<'_, '_> {
         forward::switching_response(&mut out, head, buffer.filled());
         buffer.consume(head.len);
         add(&self.context.bytes_out, buffer.len());
+        self.resources.metrics.tunnel_bytes_out.add(buffer.len() as u64);
         let mut writer = responder.start(head.status, self.context);
         let mut out = Buffer::from(out);
         out.append(buffer.filled());

@@ -11,6 +11,7 @@ use futures_util::future::{Either, select};
 use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Resources, ResponseWriter};
 use crate::net::deadline::Alarm;
+use crate::net::stream::spare;
 use crate::net::{Buffer, Reader, Stream, Writer};
 use crate::telemetry::metrics;
 
@@ -34,11 +35,14 @@ pub(super) async fn tunnel(
 ) -> Result<(), Error> {
     let Client { reader, mut writer, sent_ahead } = client;
     let _open = Open::new(&resources.metrics);
+    spare(reader, writer.writer());
+    origin.spare();
     let mut ahead = resources.buffers.body();
     ahead.append(sent_ahead);
     let gap = resources.timeouts.body;
     origin.writer.write_all(&mut ahead, gap).await.map_err(|_| Error::ResponseCut)?;
     add(&context.bytes_in, sent_ahead.len());
+    resources.metrics.tunnel_bytes_in.add(sent_ahead.len() as u64);
     resources.buffers.give_body(ahead);
 
     let silence = Cell::new(resources.timeouts.tunnel);
@@ -48,6 +52,7 @@ pub(super) async fn tunnel(
         reader,
         silence: &silence,
         bytes: &context.bytes_in,
+        counter: &resources.metrics.tunnel_bytes_in,
         broken: Error::ClientGone,
     };
     let down = Direction {
@@ -56,6 +61,7 @@ pub(super) async fn tunnel(
         reader: &mut origin.reader,
         silence: &silence,
         bytes: &context.bytes_out,
+        counter: &resources.metrics.tunnel_bytes_out,
         broken: Error::ResponseCut,
     };
     let up = pin!(up.carry(Sink::Origin(&mut origin.writer)));
@@ -100,6 +106,7 @@ struct Direction<'a> {
     /// How long both directions may be silent.
     silence: &'a Cell<Duration>,
     bytes: &'a Cell<u64>,
+    counter: &'a metrics::Counter,
     /// What it means when the reader breaks.
     broken: Error,
 }
@@ -125,6 +132,7 @@ impl Direction<'_> {
                 }
                 Ok(count) => {
                     add(self.bytes, count);
+                    self.counter.add(count as u64);
                     to.write(&mut buffer, timeouts.body).await?;
                     buffers.give_body(buffer);
                     self.other.arm(deadlines.after(self.silence.get()));

@@ -59,6 +59,7 @@ const FORWARDED_FIELDS: [(&str, forwarded::Source); 2] = [
 
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+const TUNNEL_DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
@@ -104,7 +105,8 @@ fn not_utf8(bytes: &[u8], position: usize) -> Problem {
 }
 
 fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
-    let (cores, drain_timeout) = root.table("runtime", |table| runtime(table, cpus));
+    let (cores, drain_timeout, tunnel_drain_timeout) =
+        root.table("runtime", |table| runtime(table, cpus));
     let timeouts = root.table("timeouts", timeouts);
     let limits = root.table("limits", limits);
     let underscores = root.table("http", http);
@@ -119,6 +121,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     Config {
         cores,
         drain_timeout,
+        tunnel_drain_timeout,
         timeouts,
         limits,
         pages,
@@ -131,10 +134,11 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     }
 }
 
-fn runtime(table: &mut Section<'_>, cpus: &[usize]) -> (Vec<usize>, Duration) {
+fn runtime(table: &mut Section<'_>, cpus: &[usize]) -> (Vec<usize>, Duration, Duration) {
     (
         table.value("cores", cpus.to_vec(), |kind| cores(kind, cpus)),
         table.value("drain_timeout", DRAIN_TIMEOUT_DEFAULT, duration(DRAIN_TIMEOUT)),
+        table.value("tunnel_drain_timeout", TUNNEL_DRAIN_TIMEOUT_DEFAULT, duration(DRAIN_TIMEOUT)),
     )
 }
 

@@ -56,6 +56,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// How long requests in flight get when the gateway stops.
     pub drain_timeout: Duration,
+    /// How long tunnels get; counted from the same moment, so never less.
+    pub tunnel_drain_timeout: Duration,
     /// Deadlines of an exchange.
     pub timeouts: Timeouts,
     /// Bounds of an exchange.

@@ -72,6 +72,10 @@ impl Status {
     }
 
     /// Client connections, all workers summed.
+    pub(super) fn tunnels_open(&self) -> u64 {
+        self.sources.workers.iter().map(|worker| worker.tunnels_open.value()).sum()
+    }
+
     pub(super) fn connections_open(&self) -> u64 {
         self.sources.workers.iter().map(|worker| worker.connections_open.value()).sum()
     }

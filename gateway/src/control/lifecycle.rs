@@ -13,6 +13,8 @@ pub(super) enum Step {
     Serve,
     /// Tell the workers to drain. Comes at most once.
     Drain,
+    /// End all but tunnels; end at once if there are none.
+    Cut,
     /// Nothing is left to wait for.
     End,
 }
@@ -42,11 +44,13 @@ pub(super) struct Lifecycle {
     gone: usize,
     /// The first one; those that follow are its consequences.
     failure: Option<Failure>,
+    /// Connections that were no tunnels and were ended for the sake of those that are.
+    cut: u64,
 }
 
 impl Lifecycle {
     pub(super) fn new(workers: usize) -> Self {
-        Self { phase: Phase::Starting, workers, listening: 0, gone: 0, failure: None }
+        Self { phase: Phase::Starting, workers, listening: 0, gone: 0, failure: None, cut: 0 }
     }
 
     pub(super) fn on(&mut self, event: Event) -> Step {
@@ -72,7 +76,8 @@ impl Lifecycle {
                 Step::End
             }
             Event::StartTimeout => Step::Wait,
-            Event::DrainTimeout => {
+            Event::DrainTimeout => Step::Cut,
+            Event::TunnelDrainTimeout => {
                 self.fail(Failure::DrainTimeout);
                 Step::End
             }
@@ -110,9 +115,18 @@ impl Lifecycle {
         self.failure.get_or_insert(failure);
     }
 
+    /// So many connections were ended, and tunnels live on.
+    pub(super) fn cut(&mut self, connections: u64) {
+        self.cut = connections;
+        if connections > 0 {
+            self.fail(Failure::DrainTimeout);
+        }
+    }
+
     /// How it ended, with `connections` still open.
     pub(super) fn outcome(self, connections: u64) -> Result<(), Error> {
         let Some(failure) = self.failure else { return Ok(()) };
+        let connections = self.cut + connections;
         Err(match failure {
             Failure::StartTimeout => {
                 Error::StartTimeout { listening: self.listening, workers: self.workers }
@@ -200,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_drain_timeout_and_a_second_signal_cut_connections() {
-        for (event, second_signal) in [(Event::DrainTimeout, false), (Event::Stop, true)] {
+        for (event, second_signal) in [(Event::TunnelDrainTimeout, false), (Event::Stop, true)] {
             let mut life = Lifecycle::new(1);
             assert_eq!(
                 steps(&mut life, [listening(0), Event::Stop, event]),
@@ -212,6 +226,18 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn tunnels_outlive_the_drain_timeout_and_what_was_cut_for_them_is_told() {
+        for (cut, clean) in [(0, true), (2, false)] {
+            let mut life = Lifecycle::new(1);
+            let events = [listening(0), Event::Stop, Event::DrainTimeout];
+            assert_eq!(steps(&mut life, events), [Step::Serve, Step::Drain, Step::Cut]);
+            life.cut(cut);
+            assert_eq!(life.on(drained(0)), Step::End);
+            assert_eq!(life.outcome(0).is_ok(), clean);
         }
     }
 

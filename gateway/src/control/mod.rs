@@ -10,6 +10,7 @@ mod descriptors;
 mod error;
 mod lifecycle;
 mod listen;
+mod offences;
 mod resolver;
 mod signals;
 
@@ -17,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 
 use crate::config::Config;
 use crate::telemetry::{access_log, metrics, prometheus};
@@ -32,6 +33,9 @@ use lifecycle::{Lifecycle, Step};
 /// A worker only has to make its ring and its timers before it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Offences on their way from workers; more than that are only counted.
+const REPORTS_MAX: usize = 4096;
+
 /// Reads the kernel program's counters, and keeps the program attached until it is dropped.
 type KernelCounters = Box<dyn Fn() -> Vec<prometheus::KernelCounter> + Send + Sync>;
 
@@ -42,7 +46,10 @@ enum Event {
     /// SIGTERM or SIGINT.
     Stop,
     StartTimeout,
+    /// Requests have had their time.
     DrainTimeout,
+    /// Tunnels have had theirs, too.
+    TunnelDrainTimeout,
 }
 
 /// Runs the gateway until it is told to stop.
@@ -83,16 +90,19 @@ async fn start_and_supervise(config: Config) -> Result<(), Error> {
     }));
     let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&status))).transpose()?;
 
-    let drain_timeout = config.drain_timeout;
+    let drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
+    let (reports, reported) = channel(REPORTS_MAX);
+    tokio::spawn(offences::keep(reported));
     let workers = Workers {
         connections_max: descriptors::connections_max(&config, descriptors),
         config: Arc::new(config),
         endpoints: Arc::new(endpoints),
         access_log,
         events: events.clone(),
+        reports,
     }
     .start(groups, &status)?;
-    let gateway = Gateway { addresses, admin, drain_timeout, status, workers, events };
+    let gateway = Gateway { addresses, admin, drain_timeouts, status, workers, events };
     let outcome = gateway.supervise(inbox).await;
     if let Some(writer) = writer {
         writer.finish();
@@ -161,6 +171,7 @@ struct Workers {
     access_log: Option<access_log::Sender>,
     connections_max: usize,
     events: UnboundedSender<Event>,
+    reports: Sender<mailbox::Report>,
 }
 
 impl Workers {
@@ -171,6 +182,7 @@ impl Workers {
         let mut handles = Vec::with_capacity(self.config.cores.len());
         for ((index, core), metrics) in self.config.cores.iter().enumerate().zip(status.workers()) {
             let events = self.events.clone();
+            let reports = self.reports.clone();
             let spec = worker::Spec {
                 index,
                 core: *core,
@@ -182,6 +194,7 @@ impl Workers {
                 connections_max: self.connections_max,
                 // The loop ends before its channel only when the process does.
                 events: Arc::new(move |event| drop(events.send(Event::Worker(event)))),
+                reports: Arc::new(move |report| reports.try_send(report).is_ok()),
             };
             let handle = worker::start(spec).map_err(|source| Error::Worker { index, source })?;
             handles.push(handle);
@@ -194,7 +207,8 @@ impl Workers {
 struct Gateway {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
-    drain_timeout: Duration,
+    /// Of requests, and of tunnels.
+    drain_timeouts: (Duration, Duration),
     status: Arc<Status>,
     workers: Vec<Handle>,
     events: UnboundedSender<Event>,
@@ -209,6 +223,13 @@ impl Gateway {
                 Step::Wait => {}
                 Step::Serve => self.announce(),
                 Step::Drain => self.drain(),
+                Step::Cut => match self.status.tunnels_open() {
+                    0 => self.send_after(Duration::ZERO, Event::TunnelDrainTimeout),
+                    tunnels => {
+                        lifecycle.cut(self.status.connections_open().saturating_sub(tunnels));
+                        self.cut();
+                    }
+                },
                 Step::End => break,
             }
         }
@@ -230,12 +251,26 @@ impl Gateway {
         tracing::info!(
             "draining: {} connections open, {:?} to end them",
             self.status.connections_open(),
-            self.drain_timeout
+            self.drain_timeouts.0
         );
         for worker in &self.workers {
             worker.drain();
         }
-        self.send_after(self.drain_timeout, Event::DrainTimeout);
+        self.send_after(self.drain_timeouts.0, Event::DrainTimeout);
+    }
+
+    /// Ends all connections but tunnels, which are seldom done when asked and are given longer.
+    fn cut(&self) {
+        let (requests, tunnels) = self.drain_timeouts;
+        let left = tunnels.saturating_sub(requests);
+        tracing::info!(
+            "draining: {} tunnels open, {left:?} to end them",
+            self.status.tunnels_open()
+        );
+        for worker in &self.workers {
+            worker.cut();
+        }
+        self.send_after(left, Event::TunnelDrainTimeout);
     }
 
     fn send_after(&self, delay: Duration, event: Event) {
@@ -251,13 +286,12 @@ impl Gateway {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
 
     /// A gateway whose workers are only mailboxes.
     struct Rig {
         status: Arc<Status>,
         events: UnboundedSender<Event>,
-        inboxes: Vec<UnixStream>,
+        inboxes: Vec<mailbox::Inbox>,
         outcome: tokio::task::JoinHandle<Result<(), Error>>,
     }
 
@@ -276,7 +310,7 @@ mod tests {
             let gateway = Gateway {
                 addresses: Vec::new(),
                 admin: None,
-                drain_timeout,
+                drain_timeouts: (drain_timeout, drain_timeout),
                 status: Arc::clone(&status),
                 workers: handles,
                 events: events.clone(),
@@ -301,7 +335,8 @@ mod tests {
         }
 
         fn told_to_drain(&self) -> usize {
-            let told = |mut inbox: &UnixStream| {
+            let told = |inbox: &mailbox::Inbox| {
+                let mut inbox = &inbox.drain;
                 inbox.set_nonblocking(true).unwrap();
                 inbox.read(&mut [0; 8]).is_ok_and(|read| read == 1)
             };
@@ -358,6 +393,7 @@ mod tests {
         Config {
             cores: vec![0],
             drain_timeout: Duration::from_secs(1),
+            tunnel_drain_timeout: Duration::from_secs(1),
             timeouts: Default::default(),
             limits: Default::default(),
             pages: Default::default(),

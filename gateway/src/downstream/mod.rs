@@ -5,14 +5,16 @@ mod prologue;
 mod serve;
 
 use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::exchange::{Resources, Trust};
+use crate::exchange::{Error, Resources, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt;
 use crate::routing::Table;
 use crate::telemetry::access_log::{AccessLog, Entry};
+use crate::telemetry::metrics::Offence;
 use crate::upstream::Upstream;
 
 /// How long an access line may wait in its worker's buffer.
@@ -30,6 +32,8 @@ pub struct Shared {
     pub upstreams: Vec<Upstream>,
     /// Whether any of them wants to be told whose each connection is.
     pub announces: bool,
+    /// Tells control of a broken rule; false when it could not hear.
+    pub report: Box<dyn Fn(IpAddr, Offence) -> bool>,
     /// Where requests are logged.
     pub access_log: Option<RefCell<AccessLog>>,
 }
@@ -46,6 +50,16 @@ pub struct Route {
 }
 
 impl Shared {
+    /// Counts an error that is a client's offence, and tells control.
+    fn note_offence(&self, error: Error, client: SocketAddr) {
+        let Some(offence) = error.offence() else { return };
+        let metrics = &self.resources.metrics;
+        metrics.offence(offence);
+        if !(self.report)(client.ip().to_canonical(), offence) {
+            metrics.offences_unreported.add(1);
+        }
+    }
+
     /// Takes a line down, if there is a log, and sees to it that it does not wait for company for
     /// long.
     fn log<'a>(self: &Rc<Self>, entry: impl FnOnce() -> Entry<'a>) {

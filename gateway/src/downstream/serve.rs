@@ -64,6 +64,7 @@ pub(super) async fn serve(
     let (next, error, surplus) = match result {
         Ok(Forwarded { persistent, surplus }) => (next(persistent, &context), None, surplus),
         Err(error) => {
+            shared.note_offence(error, request.source);
             let next = fail(shared, &request, responder, &context, error).await;
             (next, Some(error), BytesMut::new())
         }
@@ -181,6 +182,7 @@ async fn fail(
 /// Answers what never became a request: a head that was refused, or did not come in time.
 pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, error: Error) -> Next {
     let resources = &shared.resources;
+    shared.note_offence(error, connection.peer.source);
     let Some(status) = error.status() else { return Next::Close };
     resources.metrics.requests_rejected.add(1);
     let sent = responder::refuse(&mut connection.stream.writer, resources, status).await;
@@ -194,6 +196,7 @@ pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, err
 pub(super) fn note_refusal(shared: &Rc<Shared>, connection: &Connection, error: Error) {
     shared.resources.metrics.requests_rejected.add(1);
     let client = connection.peer.source;
+    shared.note_offence(error, client);
     shared.log(|| Entry { error: Some(error.message()), ..unknown(client) });
 }
 

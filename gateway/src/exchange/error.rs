@@ -1,6 +1,7 @@
 //! Why an exchange failed: whose side it was, which status says so, whether a retry is safe.
 
 use crate::http::Reject;
+use crate::telemetry::metrics::Offence;
 
 /// Whose doing a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,24 @@ impl Error {
             | Self::ResponseTimeout
             | Self::ResponseCut
             | Self::ResponseStalled => Side::Upstream,
+        }
+    }
+
+    /// Which rule the client broke, if it did.
+    pub fn offence(self) -> Option<Offence> {
+        match self {
+            Self::Rejected(Reject::TargetTooLong) => Some(Offence::RequestLineTooLong),
+            Self::Rejected(Reject::HeadTooLarge) => Some(Offence::HeadTooLarge),
+            Self::Rejected(Reject::ExtensionsTooLarge | Reject::TrailersTooLarge) => {
+                Some(Offence::ChunksTooLarge)
+            }
+            Self::Rejected(_) => Some(Offence::Malformed),
+            Self::BodyTooLarge => Some(Offence::BodyTooLarge),
+            Self::HeadTimeout => Some(Offence::SlowHead),
+            Self::BodyTimeout => Some(Offence::SlowBody),
+            Self::ClientStalled => Some(Offence::SlowRead),
+            Self::ProxyHeader => Some(Offence::ProxyHeader),
+            _ => None,
         }
     }
 

@@ -103,6 +103,11 @@ impl ResponseWriter<'_> {
         self.writer.write_paced(buffer, &mut self.pace).await.map_err(client_error)
     }
 
+    /// What it writes on.
+    pub fn writer(&self) -> &Writer {
+        self.writer
+    }
+
     /// Tells the client that no more will come.
     pub fn finish(&mut self) {
         self.writer.finish();

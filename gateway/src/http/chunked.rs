@@ -164,7 +164,7 @@ impl Decoder {
     fn extension(&mut self) -> Result<State, Reject> {
         self.extension_bytes += 1;
         if self.extension_bytes > EXTENSION_BYTES_MAX {
-            return Err(Reject::Malformed("chunk extensions too large"));
+            return Err(Reject::ExtensionsTooLarge);
         }
         Ok(State::Extension)
     }
@@ -172,7 +172,7 @@ impl Decoder {
     fn trailer(&mut self) -> Result<(), Reject> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > TRAILER_BYTES_MAX {
-            return Err(Reject::Malformed("trailers too large"));
+            return Err(Reject::TrailersTooLarge);
         }
         Ok(())
     }

@@ -26,6 +26,10 @@ pub enum Reject {
     TargetTooLong,
     /// Head or number of fields over the limit: 431.
     HeadTooLarge,
+    /// Chunk extensions over the limit: 400.
+    ExtensionsTooLarge,
+    /// Trailers over the limit: 431.
+    TrailersTooLarge,
     /// An expectation other than `100-continue`: 417.
     Expectation,
     /// A method or transfer coding the gateway does not handle: 501.
@@ -39,10 +43,10 @@ impl Reject {
     /// the exchange decides.
     pub fn status(self) -> u16 {
         match self {
-            Self::Malformed(_) => 400,
+            Self::Malformed(_) | Self::ExtensionsTooLarge => 400,
             Self::TargetTooLong => 414,
             Self::Expectation => 417,
-            Self::HeadTooLarge => 431,
+            Self::HeadTooLarge | Self::TrailersTooLarge => 431,
             Self::NotImplemented(_) => 501,
             Self::Version => 505,
         }
@@ -54,6 +58,8 @@ impl Reject {
             Self::Malformed(reason) | Self::NotImplemented(reason) => reason,
             Self::TargetTooLong => "request target too long",
             Self::HeadTooLarge => "head too large",
+            Self::ExtensionsTooLarge => "chunk extensions too large",
+            Self::TrailersTooLarge => "trailers too large",
             Self::Expectation => "unknown expectation",
             Self::Version => "HTTP version not supported",
         }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use rustix::net::Shutdown;
 
 use super::rt;
@@ -20,6 +20,9 @@ use crate::sys;
 
 /// How late a deadline may be noticed. It bounds how often all of them are looked through.
 const GRANULARITY: Duration = Duration::from_millis(20);
+
+/// How often a watched socket is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A point in time, in milliseconds since the worker started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +59,32 @@ struct Slot {
     fd: RawFd,
     direction: Direction,
     state: State,
+    spared: bool,
+}
+
+impl Slot {
+    /// Its deadline has passed.
+    fn pass(&mut self, now: Deadline) {
+        match (self.state, self.direction) {
+            (State::Watching(_), _) if !sys::is_broken(self.fd) => {
+                self.at = Deadline(now.0.saturating_add(millis(WATCH_INTERVAL)));
+            }
+            (State::Watching(other), _) => {
+                self.at = Deadline::NEVER;
+                let _ = sys::shutdown_socket(other, Shutdown::Both);
+            }
+            (State::Armed | State::Idle, Direction::Read) => self.shut_down(Shutdown::Read),
+            (State::Armed | State::Idle, Direction::Write) => self.shut_down(Shutdown::Both),
+            (State::Free | State::Expired, _) => self.at = Deadline::NEVER,
+        }
+    }
+
+    fn shut_down(&mut self, how: Shutdown) {
+        self.state = State::Expired;
+        self.at = Deadline::NEVER;
+        // The peer may have closed in the meantime; then there is nothing to shut down.
+        let _ = sys::shutdown_socket(self.fd, how);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +93,9 @@ enum State {
     Armed,
     /// Armed, and waiting for a request that nobody promised: ends at once when the worker drains.
     Idle,
+    /// Looked at now and then while nobody reads: if its peer has reset it, the socket with this
+    /// descriptor is shut down.
+    Watching(RawFd),
     Expired,
 }
 
@@ -106,9 +138,6 @@ impl Deadlines {
     /// Lets deadlines pass, for as long as the worker lives.
     pub async fn run(self: Rc<Self>) {
         loop {
-            let now = self.after(Duration::ZERO);
-            let next = self.expire(now);
-            self.next.set(next);
             let rearmed = pin!(poll_fn(|context| {
                 if self.rearmed.take() {
                     return Poll::Ready(());
@@ -116,11 +145,18 @@ impl Deadlines {
                 *self.waker.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending
             }));
+            let next = self.next.get();
             if next == Deadline::NEVER {
                 rearmed.await;
-            } else {
-                let wait = Duration::from_millis(next.0.saturating_sub(now.0)).max(GRANULARITY);
-                select(pin!(rt::sleep(wait)), rearmed).await;
+                continue;
+            }
+            let now = self.after(Duration::ZERO);
+            let wait = Duration::from_millis(next.0.saturating_sub(now.0)).max(GRANULARITY);
+            // An earlier deadline only means to wait less: nothing has passed yet.
+            if let Either::Left(_) = select(pin!(rt::sleep(wait)), rearmed).await {
+                self.next.set(Deadline::NEVER);
+                let next = self.expire(self.after(Duration::ZERO));
+                self.next.set(next);
             }
         }
     }
@@ -129,19 +165,40 @@ impl Deadlines {
     fn expire(&self, now: Deadline) -> Deadline {
         let mut next = Deadline::NEVER;
         for slot in &mut self.slots.borrow_mut().all {
-            if slot.at <= now && matches!(slot.state, State::Armed | State::Idle) {
-                slot.state = State::Expired;
-                slot.at = Deadline::NEVER;
-                let how = match slot.direction {
-                    Direction::Read => Shutdown::Read,
-                    Direction::Write => Shutdown::Both,
-                };
-                // The peer may have closed in the meantime; then there is nothing to shut down.
-                let _ = sys::shutdown_socket(slot.fd, how);
+            if slot.at <= now {
+                slot.pass(now);
             }
             next = next.min(slot.at);
         }
         next
+    }
+
+    /// Ends the idle waits that would end next, at most `count`: those whose connections
+    /// have idled longest. Returns how many there were.
+    pub fn expire_oldest_idle(&self, count: usize) -> usize {
+        let mut slots = self.slots.borrow_mut();
+        let mut idle: Vec<_> =
+            slots.all.iter_mut().filter(|slot| slot.state == State::Idle).collect();
+        let count = count.min(idle.len());
+        if count == 0 {
+            return 0;
+        }
+        if count < idle.len() {
+            idle.select_nth_unstable_by_key(count, |slot| slot.at);
+        }
+        for slot in idle.into_iter().take(count) {
+            slot.shut_down(Shutdown::Read);
+        }
+        count
+    }
+
+    /// Ends every connection that has not been [spared](Timer::spare).
+    pub fn expire_unspared(&self) {
+        for slot in &mut self.slots.borrow_mut().all {
+            if !slot.spared && slot.state != State::Free {
+                slot.shut_down(Shutdown::Both);
+            }
+        }
     }
 
     fn wake_by(&self, at: Deadline) {
@@ -171,7 +228,8 @@ impl Timer {
     pub fn new(deadlines: Rc<Deadlines>, fd: RawFd, direction: Direction) -> Self {
         let slot = {
             let mut slots = deadlines.slots.borrow_mut();
-            let new = Slot { at: Deadline::NEVER, fd, direction, state: State::Armed };
+            let (at, state) = (Deadline::NEVER, State::Armed);
+            let new = Slot { at, fd, direction, state, spared: false };
             let index = slots.free.pop().unwrap_or(slots.all.len());
             match slots.all.get_mut(index) {
                 Some(slot) => *slot = new,
@@ -208,6 +266,23 @@ impl Timer {
         slots.all.get(self.slot).is_some_and(|slot| slot.state == State::Expired)
     }
 
+    /// Keeps [`Deadlines::expire_unspared`] from it.
+    pub fn spare(&self) {
+        let mut slots = self.deadlines.slots.borrow_mut();
+        if let Some(slot) = slots.all.get_mut(self.slot) {
+            slot.spared = true;
+        }
+    }
+
+    /// Looks at the socket now and then, as long as the returned value lives: when its peer has
+    /// reset the connection, `other` is shut down, so that whoever waits there stops waiting. `other`
+    /// must stay open that long.
+    pub fn watch(&self, other: RawFd) -> Watch {
+        let at = self.after(WATCH_INTERVAL);
+        self.set(at, State::Watching(other));
+        Watch { deadlines: Rc::clone(&self.deadlines), slot: self.slot }
+    }
+
     /// A way to set this deadline while the socket is borrowed by an operation.
     pub fn alarm(&self) -> Alarm {
         Alarm { deadlines: Rc::clone(&self.deadlines), slot: self.slot }
@@ -232,10 +307,23 @@ impl Alarm {
     }
 }
 
+/// A socket is looked at while this lives.
+#[derive(Debug)]
+pub struct Watch {
+    deadlines: Rc<Deadlines>,
+    slot: usize,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.deadlines.set(self.slot, Deadline::NEVER, State::Armed);
+    }
+}
+
 impl Deadlines {
     fn set(&self, slot: usize, at: Deadline, state: State) {
         if let Some(slot) = self.slots.borrow_mut().all.get_mut(slot)
-            && matches!(slot.state, State::Armed | State::Idle)
+            && matches!(slot.state, State::Armed | State::Idle | State::Watching(_))
         {
             slot.at = at;
             slot.state = state;

@@ -19,7 +19,7 @@ use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use super::buffer::Buffer;
-use super::deadline::{Deadline, Deadlines, Direction, Timer};
+use super::deadline::{Deadline, Deadlines, Direction, Timer, Watch};
 use super::pace::Pace;
 use super::rt;
 use crate::sys;
@@ -87,10 +87,21 @@ impl Stream {
         sys::reset_on_close(self.reader.socket.get());
     }
 
+    /// Lets this connection live on when the worker ends all others.
+    pub fn spare(&self) {
+        spare(&self.reader, &self.writer);
+    }
+
     /// Whether nothing has come in: an idle connection that is not quiet is closing or broken.
     pub fn is_quiet(&self) -> bool {
         sys::is_quiet(self.reader.socket.get())
     }
+}
+
+/// Lets a connection live on when the worker ends all others.
+pub fn spare(reader: &Reader, writer: &Writer) {
+    reader.timer.spare();
+    writer.timer.spare();
 }
 
 /// The half that reads.
@@ -105,6 +116,16 @@ impl Reader {
     /// The deadline of this half, for those who set it from outside a read.
     pub fn timer(&self) -> &Timer {
         &self.timer
+    }
+
+    /// Looks at the socket now and then while nobody reads: see [`Timer::watch`].
+    pub fn watch(&self, other: &Self) -> Watch {
+        self.timer.watch(other.socket.get().as_raw_fd())
+    }
+
+    /// Whether the peer has reset the connection.
+    pub fn is_broken(&self) -> bool {
+        sys::is_broken(self.socket.get().as_raw_fd())
     }
 
     /// Waits for the first byte of a request, holding no buffer. Ends early when the worker drains,

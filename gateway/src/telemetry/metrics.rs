@@ -88,6 +88,45 @@ impl Deadline {
     ];
 }
 
+/// A rule that a client broke, be it by mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Offence {
+    /// A request that breaks the grammar, or asks for what nobody may.
+    Malformed,
+    /// A request line over its limit.
+    RequestLineTooLong,
+    /// A head over its limits.
+    HeadTooLarge,
+    /// A body over its limit.
+    BodyTooLarge,
+    /// Chunk extensions or trailers over their limits.
+    ChunksTooLarge,
+    /// A head that did not come in time.
+    SlowHead,
+    /// A body that did not come in time.
+    SlowBody,
+    /// A response that was not taken in time.
+    SlowRead,
+    /// No PROXY header where there has to be one.
+    ProxyHeader,
+}
+
+impl Offence {
+    /// Every offence with its label value, in the order of the discriminants.
+    pub const LABELS: [&'static str; 9] = [
+        "malformed",
+        "request_line_too_long",
+        "head_too_large",
+        "body_too_large",
+        "chunks_too_large",
+        "slow_head",
+        "slow_body",
+        "slow_read",
+        "proxy_header",
+    ];
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -96,12 +135,18 @@ pub struct Worker {
     pub connections_accepted: Counter,
     /// Client connections refused because a cap was reached.
     pub connections_refused: Counter,
+    /// Idle client connections closed early, because the cap was near.
+    pub connections_reaped: Counter,
     /// Client connections open now.
     pub connections_open: Counter,
     /// Requests in flight now.
     pub requests_in_flight: Counter,
     /// Connections that are tunnels now.
     pub tunnels_open: Counter,
+    /// Bytes tunnels carried from clients.
+    pub tunnel_bytes_in: Counter,
+    /// Bytes tunnels carried to clients.
+    pub tunnel_bytes_out: Counter,
     /// Finished requests by status code; index 0 counts those whose client got no status.
     pub responses: Box<[Counter; 600]>,
     /// Time from a request's head to the end of its response.
@@ -112,6 +157,10 @@ pub struct Worker {
     pub downstream_bytes_out: Counter,
     /// Deadlines that passed, by [`Deadline`].
     pub deadlines: [Counter; Deadline::LABELS.len()],
+    /// Rules broken by clients, by [`Offence`].
+    pub offences: [Counter; Offence::LABELS.len()],
+    /// Offences that control had no time to hear of.
+    pub offences_unreported: Counter,
     /// Requests refused by the HTTP parser before a route was looked up.
     pub requests_rejected: Counter,
     /// Tasks that panicked; each cost one connection.
@@ -128,18 +177,30 @@ impl Worker {
         Self {
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
+            connections_reaped: Counter::default(),
             connections_open: Counter::default(),
             requests_in_flight: Counter::default(),
             tunnels_open: Counter::default(),
+            tunnel_bytes_in: Counter::default(),
+            tunnel_bytes_out: Counter::default(),
             responses: Box::new([const { Counter(AtomicU64::new(0)) }; 600]),
             request_duration: Histogram::default(),
             downstream_bytes_in: Counter::default(),
             downstream_bytes_out: Counter::default(),
             deadlines: Default::default(),
+            offences: Default::default(),
+            offences_unreported: Counter::default(),
             requests_rejected: Counter::default(),
             panics: Counter::default(),
             access_log_dropped: Counter::default(),
             upstreams: (0..upstreams).map(|_| Upstream::default()).collect(),
+        }
+    }
+
+    /// Counts a broken rule.
+    pub fn offence(&self, which: Offence) {
+        if let Some(counter) = self.offences.get(which as usize) {
+            counter.add(1);
         }
     }
 

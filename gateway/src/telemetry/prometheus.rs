@@ -3,27 +3,31 @@
 use std::fmt::{Display, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Upstream, Worker};
+use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Offence, Upstream, Worker};
 
 /// What the answer's `Content-Type` says.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 29] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
     "gateway_connections_accepted_total",
     "gateway_connections_refused_total",
+    "gateway_connections_reaped_total",
     "gateway_connections_open",
     "gateway_requests_in_flight",
     "gateway_tunnels_open",
     "gateway_requests_rejected_total",
+    "gateway_offences_unreported_total",
     "gateway_panics_total",
     "gateway_responses_total",
     "gateway_request_duration_seconds",
     "gateway_downstream_bytes_total",
+    "gateway_tunnel_bytes_total",
     "gateway_deadlines_total",
+    "gateway_offences_total",
     "gateway_access_log_lines_dropped_total",
     "gateway_upstream_requests_total",
     "gateway_upstream_connections_total",
@@ -77,7 +81,7 @@ enum Kind {
 /// A metric without labels that is one number of each worker.
 type WorkerRow = (&'static str, Kind, &'static str, fn(&Worker) -> u64);
 
-const WORKER_ROWS: [WorkerRow; 7] = [
+const WORKER_ROWS: [WorkerRow; 9] = [
     (
         "gateway_connections_accepted_total",
         Kind::Counter,
@@ -89,6 +93,12 @@ const WORKER_ROWS: [WorkerRow; 7] = [
         Kind::Counter,
         "Client connections refused because a cap was reached.",
         |worker| worker.connections_refused.value(),
+    ),
+    (
+        "gateway_connections_reaped_total",
+        Kind::Counter,
+        "Idle client connections closed early, because the cap was near.",
+        |worker| worker.connections_reaped.value(),
     ),
     ("gateway_connections_open", Kind::Gauge, "Client connections open now.", |worker| {
         worker.connections_open.value()
@@ -104,6 +114,12 @@ const WORKER_ROWS: [WorkerRow; 7] = [
         Kind::Counter,
         "Requests refused by the HTTP parser.",
         |worker| worker.requests_rejected.value(),
+    ),
+    (
+        "gateway_offences_unreported_total",
+        Kind::Counter,
+        "Offences that were counted but came too fast to be written down.",
+        |worker| worker.offences_unreported.value(),
     ),
     (
         "gateway_panics_total",
@@ -208,12 +224,30 @@ fn requests(page: &mut Page, scrape: &Scrape<'_>) {
     page.sample(name, &[("direction", "in")], bytes_in);
     page.sample(name, &[("direction", "out")], bytes_out);
 
+    let name = "gateway_tunnel_bytes_total";
+    page.family(name, Kind::Counter, "Bytes carried by tunnels from (in) and to (out) clients.");
+    page.sample(
+        name,
+        &[("direction", "in")],
+        sum(workers, |worker| worker.tunnel_bytes_in.value()),
+    );
+    let bytes_out = sum(workers, |worker| worker.tunnel_bytes_out.value());
+    page.sample(name, &[("direction", "out")], bytes_out);
+
     let name = "gateway_deadlines_total";
     page.family(name, Kind::Counter, "Deadlines that passed.");
     for (index, label) in Deadline::LABELS.iter().enumerate() {
         let count =
             sum(workers, |worker| worker.deadlines.get(index).map_or(0, |count| count.value()));
         page.sample(name, &[("deadline", label)], count);
+    }
+
+    let name = "gateway_offences_total";
+    page.family(name, Kind::Counter, "Rules broken by clients.");
+    for (index, label) in Offence::LABELS.iter().enumerate() {
+        let count =
+            sum(workers, |worker| worker.offences.get(index).map_or(0, |count| count.value()));
+        page.sample(name, &[("offence", label)], count);
     }
 
     let name = "gateway_access_log_lines_dropped_total";

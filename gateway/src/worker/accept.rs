@@ -14,6 +14,9 @@ use crate::net::{Listener, Stream, rt};
 /// trying again at once would only burn the core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Which part of the connections allowed is kept free of idle ones.
+const RESERVE_SHARE: usize = 16;
+
 /// Connections accepted before others on this worker get a turn.
 const BATCH: usize = 64;
 
@@ -22,12 +25,15 @@ pub(super) struct Door {
     shared: Rc<Shared>,
     connections_max: usize,
     open: Cell<usize>,
+    /// Connections to let in before idle ones are looked for again.
+    until_reaping: Cell<usize>,
     closed: RefCell<Option<Waker>>,
 }
 
 impl Door {
     pub fn new(shared: Rc<Shared>, connections_max: usize) -> Self {
-        Self { shared, connections_max, open: Cell::new(0), closed: RefCell::default() }
+        let (open, until_reaping) = (Cell::new(0), Cell::new(0));
+        Self { shared, connections_max, open, until_reaping, closed: RefCell::default() }
     }
 
     /// Accepts for as long as it is polled. May be dropped at any time.
@@ -74,6 +80,7 @@ impl Door {
         };
         metrics.connections_accepted.add(1);
         let guest = Guest::new(Rc::clone(self));
+        self.make_room();
         let shared = Rc::clone(&self.shared);
         let serving = async move {
             connection::run(shared, stream, peer, index).await;
@@ -84,6 +91,24 @@ impl Door {
             shared.resources.metrics.panics.add(1);
             tracing::error!(%peer, "a connection's task panicked; the connection is closed");
         });
+    }
+
+    /// Closes idle connections, those idle longest first, when hardly another one could come in. A
+    /// share of them at a time, because finding the oldest means to look at all.
+    fn make_room(&self) {
+        let reserve = (self.connections_max / RESERVE_SHARE).max(1);
+        if self.open.get() + reserve <= self.connections_max {
+            return;
+        }
+        let left = self.until_reaping.get();
+        if left > 0 {
+            self.until_reaping.set(left - 1);
+            return;
+        }
+        let resources = &self.shared.resources;
+        let reaped = resources.deadlines.expire_oldest_idle(reserve);
+        resources.metrics.connections_reaped.add(reaped as u64);
+        self.until_reaping.set(reserve / 2);
     }
 
     /// Waits until no connection is left.

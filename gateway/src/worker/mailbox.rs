@@ -1,7 +1,10 @@
 //! The one seam between control and a worker: commands in, events out.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+
+use crate::telemetry::metrics::Offence;
 
 /// What a worker tells control.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +28,30 @@ pub enum Event {
     },
 }
 
-/// Control's end: commands to one worker. Each is one byte, so that sending never blocks.
+/// A client broke a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The client's address, which behind a proxy is not where the packets come from.
+    pub client: IpAddr,
+    /// Which rule.
+    pub offence: Offence,
+}
+
+/// Control's end: commands to one worker. Each is one byte on a socket of its own, so that sending
+/// never blocks.
 #[derive(Debug)]
 pub struct Handle {
-    wake: UnixStream,
+    drain: UnixStream,
+    cut: UnixStream,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Has something to read once the worker is to drain.
+    pub drain: UnixStream,
+    /// Has something to read once it is to end all but tunnels.
+    pub cut: UnixStream,
 }
 
 impl Handle {
@@ -36,16 +59,23 @@ impl Handle {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub fn new() -> io::Result<(Self, UnixStream)> {
-        let (wake, inbox) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        Ok((Self { wake }, inbox))
+    pub fn new() -> io::Result<(Self, Inbox)> {
+        let (drain, drained) = UnixStream::pair()?;
+        let (cut, was_cut) = UnixStream::pair()?;
+        drain.set_nonblocking(true)?;
+        cut.set_nonblocking(true)?;
+        Ok((Self { drain, cut }, Inbox { drain: drained, cut: was_cut }))
     }
 
     /// Stop accepting, let requests in flight end, close idle connections, then end the thread.
     pub fn drain(&self) {
         // A full or closed pipe means the worker has been told, or is gone: both will be seen as
         // events.
-        let _ = (&self.wake).write(&[0]);
+        let _ = (&self.drain).write(&[0]);
+    }
+
+    /// End every connection that is not a tunnel.
+    pub fn cut(&self) {
+        let _ = (&self.cut).write(&[0]);
     }
 }

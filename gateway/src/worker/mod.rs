@@ -7,15 +7,15 @@ pub mod mailbox;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use futures_util::future::{join_all, select};
+use futures_util::future::{Either, join_all, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::Config;
@@ -28,7 +28,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
 use crate::upstream::{self, Upstream};
 use accept::Door;
-use mailbox::{Event, Handle};
+use mailbox::{Event, Handle, Inbox, Report};
 
 /// What control hands to a worker when it starts.
 pub struct Spec {
@@ -50,6 +50,8 @@ pub struct Spec {
     pub connections_max: usize,
     /// Called on the worker's thread for each event; must not block.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
+    /// Called on the worker's thread when a client broke a rule; false when nobody could hear it.
+    pub reports: Arc<dyn Fn(Report) -> bool + Send + Sync>,
 }
 
 /// Starts a worker's thread.
@@ -65,7 +67,7 @@ pub fn start(spec: Spec) -> io::Result<Handle> {
 
 /// A worker's life. However it ends, control hears of it: a member of a SO_REUSEPORT group that
 /// nobody serves would swallow its share of the connections.
-fn main(spec: Spec, inbox: UnixStream) {
+fn main(spec: Spec, inbox: Inbox) {
     let (worker, events) = (spec.index, Arc::clone(&spec.events));
     let ended = panic::catch_unwind(AssertUnwindSafe(|| {
         pin_to(spec.core)?;
@@ -87,11 +89,11 @@ fn pin_to(core: usize) -> io::Result<()> {
 }
 
 /// Accepts and serves until told to drain, then until the last connection has ended.
-async fn serve(spec: Spec, inbox: UnixStream) -> io::Result<()> {
-    let bell = Bell::new(inbox)?;
+async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
+    let (drain, cut) = (Bell::new(inbox.drain)?, Bell::new(inbox.cut)?);
     let listeners: Vec<Listener> =
-        spec.listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
-    let shared = shared(&spec.config, &spec.endpoints, spec.index, spec.metrics, spec.access_log)?;
+        mem::take(&mut spec.listeners).into_iter().map(Listener::new).collect::<io::Result<_>>()?;
+    let shared = shared(&spec)?;
     let deadlines = Rc::clone(&shared.resources.deadlines);
     rt::spawn(Rc::clone(&deadlines).run(), || {});
     tracing::debug!(worker = spec.index, core = spec.core, driver = rt::driver(), "worker started");
@@ -100,7 +102,7 @@ async fn serve(spec: Spec, inbox: UnixStream) -> io::Result<()> {
     let door = Rc::new(Door::new(Rc::clone(&shared), spec.connections_max));
     let indexed = listeners.iter().enumerate();
     let accepting = join_all(indexed.map(|(index, listener)| door.accept_from(index, listener)));
-    select(pin!(accepting), pin!(bell.rung())).await;
+    select(pin!(accepting), pin!(drain.rung())).await;
 
     shared.resources.draining.set(true);
     // What has queued by now was promised a connection; closing the socket would reset it.
@@ -108,33 +110,31 @@ async fn serve(spec: Spec, inbox: UnixStream) -> io::Result<()> {
         door.accept_queued(index, &listener);
     }
     deadlines.expire_idle();
-    door.closed().await;
+    if let Either::Left(_) = select(pin!(cut.rung()), pin!(door.closed())).await {
+        deadlines.expire_unspared();
+        door.closed().await;
+    }
     shared.flush_log();
     Ok(())
 }
 
 /// What the connections of a worker share, as the configuration asks for it.
-fn shared(
-    config: &Config,
-    endpoints: &[Vec<SocketAddr>],
-    worker: usize,
-    metrics: Arc<metrics::Worker>,
-    access_log: Option<access_log::Sender>,
-) -> io::Result<Rc<Shared>> {
+fn shared(spec: &Spec) -> io::Result<Rc<Shared>> {
+    let Spec { config, endpoints, metrics, access_log, reports, .. } = spec;
     let deadlines = Deadlines::new();
-    let upstreams = config.upstreams.iter().zip(endpoints).enumerate();
-    let upstreams = upstreams.map(|(index, (spec, addresses))| {
+    let upstreams = config.upstreams.iter().zip(endpoints.iter()).enumerate();
+    let upstreams = upstreams.map(|(index, (upstream, addresses))| {
         let settings = upstream::Settings {
-            idle_connections: spec.idle_connections,
-            idle_timeout: spec.idle_timeout,
-            proxy_protocol: spec.proxy_protocol,
+            idle_connections: upstream.idle_connections,
+            idle_timeout: upstream.idle_timeout,
+            proxy_protocol: upstream.proxy_protocol,
             connect_timeout: config.timeouts.connect,
             deadlines: Rc::clone(&deadlines),
-            counters: Arc::clone(&metrics),
+            counters: Arc::clone(metrics),
             index,
             spare: metrics::Upstream::default(),
         };
-        Upstream::new(&spec.name, addresses, worker, settings)
+        Upstream::new(&upstream.name, addresses, spec.index, settings)
     });
     let routes = config.routes.iter().map(|route| {
         let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
@@ -148,7 +148,12 @@ fn shared(
         upstreams: upstreams.collect(),
         routes: Table::new(routes),
         access_log: access_log
-            .map(|sender| RefCell::new(AccessLog::new(sender, Arc::clone(&metrics)))),
+            .clone()
+            .map(|sender| RefCell::new(AccessLog::new(sender, Arc::clone(metrics)))),
+        report: {
+            let reports = Arc::clone(reports);
+            Box::new(move |client, offence| reports(Report { client, offence }))
+        },
         resources: Resources {
             buffers: Buffers::new(config.limits.head_bytes),
             request_heads: Kept::default(),
@@ -159,7 +164,7 @@ fn shared(
             date: RefCell::default(),
             timeouts: config.timeouts.clone(),
             limits: config.limits.clone(),
-            metrics,
+            metrics: Arc::clone(metrics),
             draining: Cell::new(false),
         },
     }))
