@@ -1,5 +1,6 @@
 //! The project's chores.
 
+mod conformance;
 mod demo;
 mod ebpf;
 mod setup;
@@ -32,6 +33,12 @@ enum Chore {
     Test {
         /// What to run; everything when none is named.
         steps: Vec<test::Step>,
+    },
+    /// Hold the gateway, nginx and HAProxy to the rules of HTTP and write the scorecard.
+    Conformance {
+        /// Write nothing; fail when the committed scorecard is not what comes out.
+        #[arg(long)]
+        check: bool,
     },
     /// Check the rules no compiler knows.
     Tidy,
@@ -69,6 +76,7 @@ fn execute(chore: Chore) -> Result<()> {
     match chore {
         Chore::Demo { seconds } => demo::run(seconds),
         Chore::Test { steps } => test::run(&steps),
+        Chore::Conformance { check } => conformance::run(check),
         Chore::Tidy => tidy::run(),
         Chore::Setup => setup::run(),
         Chore::BuildEbpf { check } => ebpf::build(check),

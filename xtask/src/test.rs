@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::{ebpf, tidy};
+use crate::{conformance, ebpf, tidy};
 
 /// From quick to slow, but for the last: it needs a second toolchain, which not everybody has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,6 +22,8 @@ pub enum Step {
     Doc,
     /// Unit tests, end to end, the configuration, the kernel program
     Tests,
+    /// The rules of HTTP, beside nginx and HAProxy
+    Conformance,
     /// The committed BPF object is what the sources give
     Ebpf,
 }
@@ -40,6 +42,7 @@ impl Step {
                 &[("RUSTDOCFLAGS", "-D warnings")],
             ),
             Self::Tests => cargo(&["test", "--workspace"], &[]),
+            Self::Conformance => conformance::run(true),
             Self::Ebpf => ebpf::build(true),
         }
     }
