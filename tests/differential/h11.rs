@@ -38,9 +38,8 @@ fn ask(heads: &[Vec<u8>]) -> Vec<Verdict> {
         process.stdout.take().unwrap().read_to_end(&mut answers).unwrap();
     });
     succeeded(process);
-    let verdicts: Vec<_> = answers.split(|byte| *byte == b'\n').map(read).collect();
-    // Behind the last line's end there is nothing.
-    let verdicts = verdicts.into_iter().flatten().collect::<Vec<_>>();
+    let lines = answers.strip_suffix(b"\n").unwrap_or(&answers);
+    let verdicts: Vec<_> = lines.split(|byte| *byte == b'\n').map(read).collect();
     assert_eq!(verdicts.len(), heads.len());
     verdicts
 }
@@ -59,25 +58,22 @@ fn succeeded(mut process: Child) {
     assert!(status.success(), "h11_oracle.py: {status}");
 }
 
-fn read(line: &[u8]) -> Option<Verdict> {
+fn read(line: &[u8]) -> Verdict {
     let parts: Vec<_> = line.split(|byte| *byte == 0).collect();
     match parts.as_slice() {
-        [b""] => None,
-        [b"W"] => Some(Verdict::Wait),
-        [b"R", reason] => Some(Verdict::Refuse(String::from_utf8_lossy(reason).into_owned())),
-        [b"T", consumed, method, target, version, body, fields @ ..] => {
-            Some(Verdict::Take(Request {
-                consumed: number(consumed) as usize,
-                method: method.to_vec(),
-                target: target.to_vec(),
-                minor_version: number(&version[2..]) as u8,
-                fields: fields.chunks(2).map(|f| (f[0].to_vec(), f[1].to_vec())).collect(),
-                body: Some(match *body {
-                    b"chunked" => Body::Chunked,
-                    length => Body::Bytes(number(length)),
-                }),
-            }))
-        }
+        [b"W"] => Verdict::Wait,
+        [b"R", reason] => Verdict::Refuse(String::from_utf8_lossy(reason).into_owned()),
+        [b"T", consumed, method, target, version, body, fields @ ..] => Verdict::Take(Request {
+            consumed: number(consumed) as usize,
+            method: method.to_vec(),
+            target: target.to_vec(),
+            minor_version: number(&version[2..]) as u8,
+            fields: fields.chunks(2).map(|f| (f[0].to_vec(), f[1].to_vec())).collect(),
+            body: Some(match *body {
+                b"chunked" => Body::Chunked,
+                length => Body::Bytes(number(length)),
+            }),
+        }),
         _ => panic!("h11_oracle.py said {}", line.escape_ascii()),
     }
 }

@@ -28,24 +28,19 @@ impl<'a> Head<'a> {
             at += line.len();
             Some(line.strip_suffix(b"\r\n").unwrap_or(&line[..line.len() - 1]))
         };
-        let (mut empty_lines, mut empty_bytes, mut lines) = (0, 0, Vec::new());
-        let mut is_whole = false;
-        while let Some(line) = next() {
+        let (mut empty_lines, mut lines, mut is_whole) = (0, Vec::new(), false);
+        while !is_whole && let Some(line) = next() {
             match (line.is_empty(), lines.is_empty()) {
                 (true, true) => empty_lines += 1,
-                (true, false) => {
-                    is_whole = true;
-                    break;
-                }
+                (true, false) => is_whole = true,
                 (false, _) => lines.push(line),
             }
         }
-        empty_bytes += all.iter().take_while(|byte| b"\r\n".contains(byte)).count();
         let bytes = if is_whole { &all[..at] } else { all };
         let line = if lines.is_empty() { &[][..] } else { lines.remove(0) };
         let (method, rest) = split(line, line.iter().position(|byte| *byte == b' '));
         let (target, version) = split(rest, rest.iter().rposition(|byte| *byte == b' '));
-        let length = bytes.len().saturating_sub(empty_bytes);
+        let length = bytes.iter().skip_while(|byte| b"\r\n".contains(byte)).count();
         Self { bytes, is_whole, empty_lines, length, method, target, version, lines }
     }
 

@@ -3,7 +3,6 @@
 //! could mean one thing to the gateway and another to an origin; so each disagreement needs its rule
 //! in `rules.rs`, and each rule a disagreement that nothing else explains.
 #![expect(
-    clippy::disallowed_types,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,

@@ -47,10 +47,8 @@ use We::{Refuse, Take, Wait};
 
 pub const RULES: &[Rule] = &[
     rule(Refuse, BOTH, "9112 §2.2", "LF without CR", |head| {
-        head.bytes
-            .iter()
-            .enumerate()
-            .any(|(at, byte)| *byte == b'\n' && (at == 0 || head.bytes[at - 1] != b'\r'))
+        let ends = head.bytes.iter().filter(|byte| **byte == b'\n').count();
+        head.bytes.windows(2).filter(|two| two == b"\r\n").count() < ends
     }),
     rule(Refuse, HTTPARSE, "9112 §2.2", "more than four empty lines first", |head| {
         head.empty_lines > 4
@@ -97,15 +95,12 @@ pub const RULES: &[Rule] = &[
         head.values("host").iter().any(|host| !is_authority(host))
     }),
     rule(Refuse, H11, "9112 §2.3", "HTTP/1.2 to HTTP/1.9", |head| {
-        matches!(head.version, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'])
+        matches!(head.version.strip_prefix(b"HTTP/1."), Some([b'2'..=b'9']))
     }),
-    rule(
-        Refuse,
-        H11,
-        "9112 §2.3",
-        "major version other than 1",
-        |head| matches!(head.version, [b'H', b'T', b'T', b'P', b'/', major, b'.', _] if *major != b'1'),
-    ),
+    rule(Refuse, H11, "9112 §2.3", "major version other than 1", |head| {
+        let number = head.version.strip_prefix(b"HTTP/").unwrap_or_default();
+        matches!(number, [b'0' | b'2'..=b'9', b'.', b'0'..=b'9'])
+    }),
     rule(Refuse, H11, "9112 §5.2", "line folding", |head| {
         head.lines.iter().any(|line| line.starts_with(b" ") || line.starts_with(b"\t"))
     }),

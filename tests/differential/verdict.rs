@@ -85,13 +85,14 @@ pub fn of_httparse(bytes: &[u8]) -> Verdict {
     }
 }
 
-/// Whether they do not mean the same, and in what.
+/// What they do not agree on. Only the verdict may be explained, by one of the rules.
 pub fn difference(ours: &Verdict, theirs: &Verdict) -> Option<&'static str> {
     use Verdict::{Refuse, Take, Wait};
     let (ours, theirs) = match (ours, theirs) {
         (Take(ours), Take(theirs)) => (ours, theirs),
         (Refuse(_), Refuse(_)) | (Wait, Wait) => return None,
-        _ => return Some("verdict"),
+        (Wait, Take(_)) | (Take(_), Wait) => return Some("end of the head"),
+        (Refuse(_), _) | (_, Refuse(_)) => return Some("verdict"),
     };
     let same_fields = ours.fields.len() == theirs.fields.len()
         && ours.fields.iter().zip(&theirs.fields).all(|(ours, theirs)| same_field(ours, theirs));

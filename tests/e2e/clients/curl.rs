@@ -1,6 +1,8 @@
 //! curl.
 
-use super::{open, run_with, succeeded, text_of};
+use std::fs::File;
+
+use super::{run_with, succeeded, text_of};
 use crate::harness::{After, Broken, Exchange, Gateway, Origin, pattern, set_up, unique_path};
 
 const SIZE: usize = 2_000_000;
@@ -39,7 +41,9 @@ fn uploads() {
         &["--http1.0", "-T", &upload.0],
     ] {
         let arguments = [&["-sSf", "-m", "20", &url], how].concat();
-        let Some(output) = run_with("curl", &arguments, open(&upload.0)) else { return };
+        let Some(output) = run_with("curl", &arguments, File::open(&upload.0).unwrap()) else {
+            return;
+        };
         succeeded(&output);
         assert!(output.stdout == pattern(SIZE), "{how:?}");
     }

@@ -6,7 +6,6 @@ mod node;
 mod python;
 mod slow;
 
-use std::fs::File;
 use std::process::{Command, Output, Stdio};
 
 /// Debian's, which has the modules that `cargo xtask setup` installs; another Python may come
@@ -66,8 +65,4 @@ fn has_module(module: &str) -> bool {
         skip(&format!("Python module {module}"));
     }
     there
-}
-
-fn open(path: &str) -> File {
-    File::open(path).unwrap()
 }
