@@ -1,4 +1,13 @@
 //! The rules of HTTP/1.1 for a proxy, as data: see `README.md`.
+#![expect(
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test panics to fail, and its origins are threads"
+)]
 
 mod case;
 mod origin;

@@ -144,10 +144,10 @@ fn body(
             if bytes.starts_with(b"0\r\n\r\n") {
                 break 5;
             }
-            if let Some(at) = find(bytes, b"\r\n0\r\n") {
-                if let Some(end) = find(&bytes[at..], b"\r\n\r\n") {
-                    break at + end + 4;
-                }
+            if let Some(at) = find(bytes, b"\r\n0\r\n")
+                && let Some(end) = find(&bytes[at..], b"\r\n\r\n")
+            {
+                break at + end + 4;
             }
             if !fill(stream, bytes)? {
                 let all = bytes.len();

@@ -10,7 +10,6 @@
     reason = "a test panics to fail, and the harness is made of threads"
 )]
 
-mod greedy;
 mod harness;
 
 mod bodies;
@@ -20,6 +19,7 @@ mod connections;
 mod drain;
 mod endpoints;
 mod forwarding;
+mod greedy;
 mod hygiene;
 mod operating;
 mod pressure;

@@ -1,6 +1,6 @@
 //! A peer that does not read holds a bounded buffer and stops nobody else.
 
-use crate::harness::{Gate, Gateway, Length, Origin, set_up};
+use crate::harness::{Broken, Gate, Gateway, Length, Origin, set_up};
 
 const LARGE: usize = 64 * 1024 * 1024;
 /// What the gateway may grow by while one side does not read: buffers, not bodies.
@@ -81,6 +81,9 @@ fn a_client_that_never_reads_is_given_up() {
     gateway.wait_for_metric("gateway_deadlines_total{deadline=\"response_write\"}", 1.0);
     gateway.wait_for_metric("gateway_connections_open", 0.0);
     origin.wait_for("the end of its connection", |seen| seen.ended == 1);
+    // A reset: the kernel holds nothing for it any more.
+    let broken = client.try_response().unwrap_err();
+    assert!(matches!(broken, Broken::Reset), "not reset");
 }
 
 #[test]

@@ -12,14 +12,34 @@ use crate::ebpf::toolchain::{self, Toolchain};
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs the tests run, and the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 6] = [
+const TEST_PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("curl", "curl"),
     ("ab", "apache2-utils"),
     ("wrk", "wrk"),
     ("python3", "python3"),
+    ("node", "nodejs"),
+    ("slowhttptest", "slowhttptest"),
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
 ];
+
+/// Those that Debian starts as services when it installs them, which nobody asked for.
+const SERVICES: [&str; 2] = ["nginx", "haproxy"];
+
+/// Modules of Debian's Python, whichever comes first on the PATH, and the Debian package of each.
+const PYTHON_MODULES: [(&str, &str); 4] = [
+    ("aiohttp", "python3-aiohttp"),
+    ("h11", "python3-h11"),
+    ("httpx", "python3-httpx"),
+    ("websockets", "python3-websockets"),
+];
+
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Where Debian's packages of JavaScript lie, and the one the tests use.
+const UNDICI: (&str, &str) = ("/usr/share/nodejs/undici", "node-undici");
 
 /// Installs what is missing. Does nothing, quickly, when nothing is.
 pub fn run() -> Result<()> {
@@ -88,16 +108,28 @@ fn linker(toolchain: &Toolchain) -> Result<()> {
 }
 
 fn test_programs() -> Result<()> {
-    let missing: Vec<_> =
-        TEST_PROGRAMS.iter().filter(|(program, _)| !is_on_path(program)).collect();
+    let mut missing: Vec<_> =
+        TEST_PROGRAMS.into_iter().filter(|(program, _)| !is_on_path(program)).collect();
+    missing.extend(PYTHON_MODULES.into_iter().filter(|(module, _)| !has_module(module)));
+    missing.extend(Some(UNDICI).filter(|(folder, _)| !Path::new(folder).exists()));
     if missing.is_empty() {
         println!("test programs: all there");
         return Ok(());
     }
-    let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
-    ensure!(is_debian(), "the tests need these programs: {}", names.join(", "));
+    let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
+    ensure!(is_debian(), "the tests need these programs and modules: {}", names.join(", "));
     println!("test programs: installing {}", names.join(", "));
-    install(&missing.iter().map(|(_, package)| *package).collect::<Vec<_>>())
+    install(&missing.iter().map(|(_, package)| *package).collect::<Vec<_>>())?;
+    for service in SERVICES.into_iter().filter(|service| names.contains(service)) {
+        // Where no systemd runs nothing was started.
+        let _ = toolchain::output("systemctl", &["disable", "--now", service]);
+    }
+    Ok(())
+}
+
+fn has_module(module: &str) -> bool {
+    let import = format!("import {module}");
+    toolchain::output(PYTHON, &["-I", "-c", &import]).is_some()
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -125,6 +157,8 @@ fn is_debian() -> bool {
 
 fn is_on_path(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        // Daemons lie where an ordinary user does not look.
+        let folders = std::env::split_paths(&path).chain(Some("/usr/sbin".into()));
+        folders.into_iter().any(|folder| folder.join(program).is_file())
     })
 }

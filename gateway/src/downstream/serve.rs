@@ -167,6 +167,10 @@ async fn fail(
     if error == Error::ClientStalled {
         shared.resources.metrics.deadline(metrics::Deadline::ResponseWrite);
     }
+    // What it did not take would stay in the kernel for as long as it likes to take it.
+    if error == Error::ClientStalled {
+        return Next::Reset;
+    }
     let (Some(responder), Some(status)) = (responder, error.status()) else {
         // A client of HTTP/1.0 may be told the end of a body by the end of the connection.
         let looks_whole = request.head.version == Version::Http10 && context.status.get() != 0;

@@ -3,6 +3,7 @@
 use super::Reject;
 use super::ambiguity::Ambiguities;
 use super::head::{Method, Span};
+use super::headers::parse_digits;
 
 /// A request target, taken apart. Path and query go to the origin byte for byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +82,15 @@ fn check(part: &[u8], class: u8) -> Result<(), Reject> {
     if !part.iter().all(|byte| CLASSES.get(usize::from(*byte)).is_some_and(|c| c & class != 0)) {
         return Err(Reject::Malformed("invalid character in the request target"));
     }
-    let mut rest = part;
+    match is_encoded(part) {
+        true => Ok(()),
+        false => Err(Reject::Malformed("invalid percent-encoding in the request target")),
+    }
+}
+
+/// Whether two hexadecimal digits follow every percent sign (RFC 3986 §2.1).
+fn is_encoded(text: &[u8]) -> bool {
+    let mut rest = text;
     while let Some(at) = memchr::memchr(b'%', rest) {
         match rest.get(at + 1..) {
             Some([high, low, after @ ..])
@@ -89,10 +98,10 @@ fn check(part: &[u8], class: u8) -> Result<(), Reject> {
             {
                 rest = after;
             }
-            _ => return Err(Reject::Malformed("invalid percent-encoding in the request target")),
+            _ => return false,
         }
     }
-    Ok(())
+    true
 }
 
 const PATH: u8 = 1;
@@ -167,7 +176,7 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Reject> {
                                 | b'='
                         )
                 });
-            if !valid {
+            if !valid || !is_encoded(host) {
                 return Err(INVALID);
             }
             (host, port)
@@ -175,9 +184,11 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Reject> {
     };
     match port {
         [] => Ok(host),
-        [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
-            Ok(host)
-        }
+        [b':'] => Ok(host),
+        [b':', digits @ ..] => match parse_digits(digits) {
+            Some(0..=65_535) => Ok(host),
+            _ => Err(INVALID),
+        },
         _ => Err(INVALID),
     }
 }
@@ -225,8 +236,10 @@ mod tests {
         {
             assert_eq!(host(authority.as_bytes()).unwrap(), name.as_bytes());
         }
-        for bad in ["", ":80", "a b", "a/b", "u@a", "a:b", "a:123456", "[::1", "[]", "[x]", "a,b:c"]
-        {
+        for bad in [
+            "", ":80", "a b", "a/b", "u@a", "a:b", "a:123456", "[::1", "[]", "[x]", "a,b:c", "%zz",
+            "a%2", "a:65536",
+        ] {
             assert!(host(bad.as_bytes()).is_err(), "{bad:?}");
         }
     }

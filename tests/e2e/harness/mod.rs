@@ -10,7 +10,7 @@ mod wire;
 pub use bytes::{Random, checksum, chunked, pattern};
 pub use client::{Client, Response};
 pub use gateway::{Gateway, Setup, binary, closed_port, set_up, unique_path};
-pub use origin::{After, Origin, Request};
+pub use origin::{After, Exchange, Origin, Request};
 pub use wire::{Broken, Length};
 
 use std::sync::{Arc, Condvar, Mutex};
