@@ -12,6 +12,7 @@
 
 mod harness;
 
+mod answers;
 mod bodies;
 mod clients;
 mod command_line;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::telemetry::{access_log, metrics, prometheus};
@@ -92,7 +93,8 @@ async fn start_and_supervise(config: Config) -> Result<(), Error> {
 
     let drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
     let (reports, reported) = channel(REPORTS_MAX);
-    tokio::spawn(offences::keep(reported));
+    let (stop_ledger, stopped) = oneshot::channel();
+    let ledger = tokio::spawn(offences::keep(reported, stopped));
     let workers = Workers {
         connections_max: descriptors::connections_max(&config, descriptors),
         config: Arc::new(config),
@@ -104,6 +106,9 @@ async fn start_and_supervise(config: Config) -> Result<(), Error> {
     .start(groups, &status)?;
     let gateway = Gateway { addresses, admin, drain_timeouts, status, workers, events };
     let outcome = gateway.supervise(inbox).await;
+    // What it has not told yet.
+    let _ = stop_ledger.send(());
+    let _ = ledger.await;
     if let Some(writer) = writer {
         writer.finish();
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::telemetry::metrics::Offence;
@@ -28,19 +29,20 @@ struct Ledger {
     others: u32,
 }
 
-/// Writes down what workers report, for as long as one of them lives.
-pub(super) async fn keep(mut reports: Receiver<Report>) {
+/// Writes down what workers report, until `stop` says that no more will come.
+pub(super) async fn keep(mut reports: Receiver<Report>, mut stop: oneshot::Receiver<()>) {
     let mut ledger = Ledger::default();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            report = reports.recv() => match report {
-                Some(report) => ledger.record(report),
-                None => break,
-            },
+            Some(report) = reports.recv() => ledger.record(report),
             _ = ticks.tick() => ledger.tell(),
+            _ = &mut stop => break,
         }
+    }
+    while let Ok(report) = reports.try_recv() {
+        ledger.record(report);
     }
     ledger.tell();
 }

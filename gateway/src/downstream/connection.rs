@@ -50,9 +50,11 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, socket: SocketAddr, listene
     let peer = Box::new(Peer::new(socket));
     let buffer = Buffer::default();
     let mut connection = Connection { stream, buffer, peer, listener, requests: 0 };
-    // Boxed, like whatever a connection needs but for a moment.
-    if let Err(error) = Box::pin(connection.begin(&shared)).await {
-        return serve::note_refusal(&shared, &connection, error);
+    if shared.has_prologue(listener) {
+        // Boxed, like whatever a connection needs but for a moment.
+        if let Err(error) = Box::pin(connection.begin(&shared)).await {
+            return serve::note_refusal(&shared, &connection, error);
+        }
     }
     let mut sent = 0;
     while connection.wait(&shared).await {

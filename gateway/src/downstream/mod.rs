@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::exchange::{Error, Resources, Trust};
+use crate::exchange::{Error, ProxyProtocol, Resources, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt;
 use crate::routing::Table;
@@ -50,6 +50,12 @@ pub struct Route {
 }
 
 impl Shared {
+    /// Whether a connection that comes in by this listener has more to it than requests.
+    fn has_prologue(&self, listener: usize) -> bool {
+        let trust = self.listeners.get(listener);
+        self.announces || trust.is_some_and(|trust| trust.proxy_protocol != ProxyProtocol::Off)
+    }
+
     /// Counts an error that is a client's offence, and tells control.
     fn note_offence(&self, error: Error, client: SocketAddr) {
         let Some(offence) = error.offence() else { return };
