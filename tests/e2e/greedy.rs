@@ -23,23 +23,30 @@ fn a_body_that_drips_is_cut_though_no_gap_is_long() {
 
 #[test]
 fn a_client_that_resets_frees_its_origin() {
-    let gone = Gate::default();
-    let told = gone.clone();
-    let origin = Origin::start(move |exchange| {
-        exchange.wait_for_close();
-        told.open();
-        Ok(After::Close)
-    });
-    let gateway = Gateway::in_front_of(&origin);
-    let mut client = gateway.client();
-    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-    origin.wait_for("the request", |seen| seen.requests.len() == 1);
-    let socket = socket2::SockRef::from(&*client.stream());
-    socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
-    drop(client);
-    gone.wait();
-    gateway.wait_for_metric("gateway_connections_open", 0.0);
-    assert_eq!(gateway.metric("gateway_upstream_failures_total"), 0.0, "not the origin's doing");
+    for (request, rest) in [
+        ("GET / HTTP/1.1\r\nHost: test\r\n\r\n", ""),
+        ("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n", "hello"),
+    ] {
+        let gone = Gate::default();
+        let told = gone.clone();
+        let origin = Origin::start(move |exchange| {
+            exchange.body()?;
+            exchange.wait_for_close();
+            told.open();
+            Ok(After::Close)
+        });
+        let gateway = Gateway::in_front_of(&origin);
+        let mut client = gateway.client();
+        client.send_alone(request).send(rest);
+        origin.wait_for("the request", |seen| seen.requests.iter().any(|r| r.body.is_some()));
+        let socket = socket2::SockRef::from(&*client.stream());
+        socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(client);
+        gone.wait();
+        gateway.wait_for_metric("gateway_connections_open", 0.0);
+        let failures = gateway.metric("gateway_upstream_failures_total");
+        assert_eq!(failures, 0.0, "not the origin's doing");
+    }
 }
 
 #[test]

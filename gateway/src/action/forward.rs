@@ -19,6 +19,7 @@ use super::tunnel::{self, tunnel};
 use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Request, Resources, Responder, Side};
 use crate::http::forward;
+use crate::net::stream::Watcher;
 use crate::net::{Buffer, Deadline, Reader, Writer, proxy_protocol};
 use crate::telemetry::metrics;
 use crate::upstream::{Lease, Upstream};
@@ -158,18 +159,16 @@ async fn exchange<'w>(
         response.head_by.set(by);
         by
     };
+    let (client, endpoint) = (reader.watcher(), stream.reader.watcher());
     if sent_at_once || !sent {
         request_sent();
-        let watch = reader.watch(&stream.reader);
+        let watch = client.watch(&endpoint);
         let ended = response.relay(&mut stream.reader, responder).await;
         drop(watch);
         return match ended {
             Ok(ended) => Ok(Ended { reusable: ended.reusable && sent, ..ended }),
-            Err(error) if error.side() == Side::Upstream && reader.is_broken() => {
-                Err(Error::ClientGone)
-            }
-            Err(Error::UpstreamGone) if may_be_stale => Err(Error::Stale),
-            Err(error) => Err(error),
+            Err(Error::UpstreamGone) if may_be_stale && !client.is_broken() => Err(Error::Stale),
+            Err(error) => Err(blame(error, &client)),
         };
     }
 
@@ -184,8 +183,13 @@ async fn exchange<'w>(
             if context.status.get() == 0 {
                 alarm.arm(by);
             }
-            let ended = responding.await?;
-            Ok(Ended { reusable: ended.reusable && uploaded.is_ok(), ..ended })
+            let watch = client.watch(&endpoint);
+            let ended = responding.await;
+            drop(watch);
+            match ended {
+                Ok(ended) => Ok(Ended { reusable: ended.reusable && uploaded.is_ok(), ..ended }),
+                Err(error) => Err(blame(error, &client)),
+            }
         }
         Either::Left((Err(error), _)) => Err(error),
         // The upload is dropped half done, so neither connection can be used again.
@@ -193,6 +197,11 @@ async fn exchange<'w>(
             ended.map(|ended| Ended { reusable: false, persistent: false, ..ended })
         }
     }
+}
+
+/// An endpoint whose connection was shut down because the client had gone is not to blame.
+fn blame(error: Error, client: &Watcher) -> Error {
+    if error.side() == Side::Upstream && client.is_broken() { Error::ClientGone } else { error }
 }
 
 /// A request on its way out.

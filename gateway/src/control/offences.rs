@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::telemetry::metrics::Offence;
 use crate::worker::mailbox::Report;
@@ -32,7 +32,7 @@ struct Ledger {
 /// Writes down what workers report, until `stop` says that no more will come.
 pub(super) async fn keep(mut reports: Receiver<Report>, mut stop: oneshot::Receiver<()>) {
     let mut ledger = Ledger::default();
-    let mut ticks = interval(INTERVAL);
+    let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

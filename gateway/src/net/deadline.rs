@@ -274,15 +274,6 @@ impl Timer {
         }
     }
 
-    /// Looks at the socket now and then, as long as the returned value lives: when its peer has
-    /// reset the connection, `other` is shut down, so that whoever waits there stops waiting. `other`
-    /// must stay open that long.
-    pub fn watch(&self, other: RawFd) -> Watch {
-        let at = self.after(WATCH_INTERVAL);
-        self.set(at, State::Watching(other));
-        Watch { deadlines: Rc::clone(&self.deadlines), slot: self.slot }
-    }
-
     /// A way to set this deadline while the socket is borrowed by an operation.
     pub fn alarm(&self) -> Alarm {
         Alarm { deadlines: Rc::clone(&self.deadlines), slot: self.slot }
@@ -304,6 +295,14 @@ impl Alarm {
     /// Sets the deadline, replacing the one before.
     pub fn arm(&self, at: Deadline) {
         self.deadlines.set(self.slot, at, State::Armed);
+    }
+
+    /// Looks at the socket now and then, as long as the returned value lives: when its peer has
+    /// reset the connection, the socket `other` is shut down. It must stay open that long.
+    pub fn watch(&self, other: RawFd) -> Watch {
+        let at = self.deadlines.after(WATCH_INTERVAL);
+        self.deadlines.set(self.slot, at, State::Watching(other));
+        Watch { deadlines: Rc::clone(&self.deadlines), slot: self.slot }
     }
 }
 

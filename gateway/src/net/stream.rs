@@ -9,7 +9,7 @@ use std::cell::UnsafeCell;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use super::buffer::Buffer;
-use super::deadline::{Deadline, Deadlines, Direction, Timer, Watch};
+use super::deadline::{Alarm, Deadline, Deadlines, Direction, Timer, Watch};
 use super::pace::Pace;
 use super::rt;
 use crate::sys;
@@ -98,6 +98,26 @@ impl Stream {
     }
 }
 
+/// Looks after a connection nobody reads from. Of no use once it is closed.
+#[derive(Debug)]
+pub struct Watcher {
+    alarm: Alarm,
+    fd: RawFd,
+}
+
+impl Watcher {
+    /// As long as the returned value lives, the connection is looked at now and then: when its peer
+    /// has reset it, `other` is shut down, so that whoever waits there stops waiting.
+    pub fn watch(&self, other: &Self) -> Watch {
+        self.alarm.watch(other.fd)
+    }
+
+    /// Whether the peer has reset the connection.
+    pub fn is_broken(&self) -> bool {
+        sys::is_broken(self.fd)
+    }
+}
+
 /// Lets a connection live on when the worker ends all others.
 pub fn spare(reader: &Reader, writer: &Writer) {
     reader.timer.spare();
@@ -118,14 +138,9 @@ impl Reader {
         &self.timer
     }
 
-    /// Looks at the socket now and then while nobody reads: see [`Timer::watch`].
-    pub fn watch(&self, other: &Self) -> Watch {
-        self.timer.watch(other.socket.get().as_raw_fd())
-    }
-
-    /// Whether the peer has reset the connection.
-    pub fn is_broken(&self) -> bool {
-        sys::is_broken(self.socket.get().as_raw_fd())
+    /// A way to look after this half while it is borrowed or nobody reads from it.
+    pub fn watcher(&self) -> Watcher {
+        Watcher { alarm: self.timer.alarm(), fd: self.socket.get().as_raw_fd() }
     }
 
     /// Waits for the first byte of a request, holding no buffer. Ends early when the worker drains,
