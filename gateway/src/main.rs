@@ -1,12 +1,11 @@
 //! The binary: reads the command line and calls the library.
 
 use std::fmt::Display;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use gateway::cli::{Cli, Command};
-use gateway::config::{self, Config, Overrides};
+use gateway::config::{self, Overrides};
 use gateway::{control, telemetry};
 
 fn main() -> ExitCode {
@@ -18,21 +17,20 @@ fn execute(command: Command) -> Result<(), u8> {
     match command {
         Command::Run(run) => {
             telemetry::log::start(run.log_level.as_deref()).map_err(|error| fail(2, error))?;
-            let config = load(run.config.as_deref(), &run.overrides())?;
-            control::run(config).map_err(|error| fail(1, format!("gateway: {error}")))?;
+            let (file, flags, cpus) = (run.config.clone(), run.overrides(), control::usable_cpus());
+            let load = move || config::load(file.as_deref(), &flags, &cpus);
+            let config = load().map_err(|error| fail(error.exit_code(), error))?;
+            control::run(config, Box::new(load))
+                .map_err(|error| fail(1, format!("gateway: {error}")))?;
         }
         Command::Check { file } => {
-            load(Some(&file), &Overrides::default())?;
+            config::load(Some(&file), &Overrides::default(), &control::usable_cpus())
+                .map_err(|error| fail(error.exit_code(), error))?;
             println!("{}: ok", file.display());
         }
         Command::Version => println!("gateway {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(())
-}
-
-fn load(file: Option<&Path>, flags: &Overrides) -> Result<Config, u8> {
-    config::load(file, flags, &control::usable_cpus())
-        .map_err(|error| fail(error.exit_code(), error))
 }
 
 fn fail(code: u8, error: impl Display) -> u8 {

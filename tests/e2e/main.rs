@@ -27,6 +27,7 @@ mod pressure;
 mod proxies;
 mod random;
 mod rejections;
+mod reload;
 mod splits;
 mod statuses;
 mod websocket;

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::harness::{After, Gateway, Length, Origin, pattern, set_up};
 
-const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\n\
+pub const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\nX-Other: kept\r\n\r\n";
 
@@ -12,7 +12,7 @@ const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\
     Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Accepts, greets in the same breath, then sends back what it gets, `length` bytes.
-fn echo(length: usize) -> Origin {
+pub fn echo(length: usize) -> Origin {
     Origin::start(move |exchange| {
         if exchange.request.target != "/chat" {
             return exchange.answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");

@@ -42,7 +42,6 @@ pub(super) struct Sources {
     /// How many the process may open.
     pub descriptors: u64,
     pub workers: Vec<Arc<metrics::Worker>>,
-    pub upstreams: Vec<String>,
     pub kernel: Option<KernelCounters>,
     pub access_log_lines_lost: Option<Arc<Counter>>,
 }
@@ -51,11 +50,13 @@ pub(super) struct Sources {
 pub(super) struct Status {
     sources: Sources,
     ready: AtomicBool,
+    /// Applied, and refused.
+    reloads: (Counter, Counter),
 }
 
 impl Status {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { sources, ready: AtomicBool::new(false) }
+        Self { sources, ready: AtomicBool::new(false), reloads: Default::default() }
     }
 
     /// Whether new traffic is welcome.
@@ -65,6 +66,12 @@ impl Status {
 
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Relaxed)
+    }
+
+    /// Counts a changed configuration.
+    pub(super) fn count_reload(&self, applied: bool) {
+        let counter = if applied { &self.reloads.0 } else { &self.reloads.1 };
+        counter.add(1);
     }
 
     pub(super) fn workers(&self) -> &[Arc<metrics::Worker>] {
@@ -86,7 +93,7 @@ impl Status {
         let kernel = sources.kernel.as_ref().map(|counters| counters()).unwrap_or_default();
         prometheus::render(&Scrape {
             workers: &workers,
-            upstreams: &sources.upstreams,
+            reloads: (self.reloads.0.value(), self.reloads.1.value()),
             kernel: &kernel,
             access_log_lines_lost: sources
                 .access_log_lines_lost
@@ -178,8 +185,7 @@ mod tests {
         Arc::new(Status::new(Sources {
             started: SystemTime::now(),
             descriptors: 1024,
-            workers: vec![Arc::new(metrics::Worker::new(1)), Arc::new(metrics::Worker::new(1))],
-            upstreams: vec!["orders".to_owned()],
+            workers: vec![Arc::new(metrics::Worker::new()), Arc::new(metrics::Worker::new())],
             kernel,
             access_log_lines_lost: None,
         }))

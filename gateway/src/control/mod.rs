@@ -11,6 +11,7 @@ mod error;
 mod lifecycle;
 mod listen;
 mod offences;
+pub mod reload;
 mod resolver;
 mod signals;
 
@@ -22,7 +23,8 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unb
 use tokio::sync::oneshot;
 
 use crate::config::Config;
-use crate::telemetry::{access_log, metrics, prometheus};
+use crate::telemetry::{access_log, prometheus};
+use crate::worker::Generation;
 use crate::worker::mailbox::{self, Handle};
 use crate::xdp::Xdp;
 use crate::{worker, xdp};
@@ -46,6 +48,10 @@ enum Event {
     Worker(mailbox::Event),
     /// SIGTERM or SIGINT.
     Stop,
+    /// SIGHUP.
+    Reload,
+    /// What came of it.
+    Reloaded(Result<Generation, String>),
     StartTimeout,
     /// Requests have had their time.
     DrainTimeout,
@@ -57,17 +63,19 @@ enum Event {
 ///
 /// # Errors
 /// When it cannot start, when a worker dies, and when stopping cuts connections.
-pub fn run(config: Config) -> Result<(), Error> {
+///
+/// `load` reads the configuration anew when it has changed.
+pub fn run(config: Config, load: reload::Load) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
-    runtime.block_on(start_and_supervise(config))
+    runtime.block_on(start_and_supervise(config, load))
 }
 
 /// Everything that often goes wrong comes first, while a failure costs nobody anything. Signals
 /// keep their default, which is to end the process at once, until there is something to end well.
-async fn start_and_supervise(config: Config) -> Result<(), Error> {
+async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), Error> {
     let started = SystemTime::now();
     let descriptors = descriptors::raise_limit();
     let endpoints = resolver::resolve(&config.upstreams)?;
@@ -80,12 +88,10 @@ async fn start_and_supervise(config: Config) -> Result<(), Error> {
     signals::watch(&events)?;
     let addresses: Vec<_> = groups.iter().map(|group| group.address).collect();
     let kernel = attach_kernel(config.xdp.as_ref(), &addresses)?;
-    let new_metrics = || Arc::new(metrics::Worker::new(config.upstreams.len()));
     let status = Arc::new(Status::new(admin::Sources {
         started,
         descriptors,
-        workers: config.cores.iter().map(|_| new_metrics()).collect(),
-        upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+        workers: config.cores.iter().map(|_| Arc::default()).collect(),
         kernel,
         access_log_lines_lost: writer.as_ref().map(access_log::Writer::lines_lost),
     }));
@@ -95,16 +101,28 @@ async fn start_and_supervise(config: Config) -> Result<(), Error> {
     let (reports, reported) = channel(REPORTS_MAX);
     let (stop_ledger, stopped) = oneshot::channel();
     let ledger = tokio::spawn(offences::keep(reported, stopped));
+    let running = Arc::new(config);
     let workers = Workers {
-        connections_max: descriptors::connections_max(&config, descriptors),
-        config: Arc::new(config),
-        endpoints: Arc::new(endpoints),
+        connections_max: descriptors::connections_max(&running, descriptors),
+        generation: Generation { config: Arc::clone(&running), endpoints: Arc::new(endpoints) },
         access_log,
         events: events.clone(),
         reports,
     }
     .start(groups, &status)?;
-    let gateway = Gateway { addresses, admin, drain_timeouts, status, workers, events };
+    let reloading = Reloading::No;
+    let load = Arc::new(load);
+    let gateway = Gateway {
+        addresses,
+        admin,
+        drain_timeouts,
+        status,
+        workers,
+        events,
+        load,
+        running,
+        reloading,
+    };
     let outcome = gateway.supervise(inbox).await;
     // What it has not told yet.
     let _ = stop_ledger.send(());
@@ -171,8 +189,7 @@ fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters,
 
 /// What all workers are started from.
 struct Workers {
-    config: Arc<Config>,
-    endpoints: Arc<Vec<Vec<SocketAddr>>>,
+    generation: Generation,
     access_log: Option<access_log::Sender>,
     connections_max: usize,
     events: UnboundedSender<Event>,
@@ -184,15 +201,15 @@ impl Workers {
     fn start(self, groups: Vec<listen::Group>, status: &Status) -> Result<Vec<Handle>, Error> {
         let mut sockets: Vec<_> =
             groups.into_iter().map(|group| group.sockets.into_iter()).collect();
-        let mut handles = Vec::with_capacity(self.config.cores.len());
-        for ((index, core), metrics) in self.config.cores.iter().enumerate().zip(status.workers()) {
+        let cores = &self.generation.config.cores;
+        let mut handles = Vec::with_capacity(cores.len());
+        for ((index, core), metrics) in cores.iter().enumerate().zip(status.workers()) {
             let events = self.events.clone();
             let reports = self.reports.clone();
             let spec = worker::Spec {
                 index,
                 core: *core,
-                config: Arc::clone(&self.config),
-                endpoints: Arc::clone(&self.endpoints),
+                generation: self.generation.clone(),
                 listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
                 metrics: Arc::clone(metrics),
                 access_log: self.access_log.clone(),
@@ -217,28 +234,83 @@ struct Gateway {
     status: Arc<Status>,
     workers: Vec<Handle>,
     events: UnboundedSender<Event>,
+    load: Arc<reload::Load>,
+    /// What the workers serve by.
+    running: Arc<Config>,
+    reloading: Reloading,
+}
+
+/// Whether a changed configuration is being looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reloading {
+    No,
+    Yes,
+    /// It has changed again meanwhile.
+    Again,
 }
 
 impl Gateway {
-    async fn supervise(self, mut inbox: UnboundedReceiver<Event>) -> Result<(), Error> {
+    async fn supervise(mut self, mut inbox: UnboundedReceiver<Event>) -> Result<(), Error> {
         let mut lifecycle = Lifecycle::new(self.workers.len());
         self.send_after(START_TIMEOUT, Event::StartTimeout);
         while let Some(event) = inbox.recv().await {
-            match lifecycle.on(event) {
-                Step::Wait => {}
-                Step::Serve => self.announce(),
-                Step::Drain => self.drain(),
-                Step::Cut => match self.status.tunnels_open() {
-                    0 => self.send_after(Duration::ZERO, Event::TunnelDrainTimeout),
-                    tunnels => {
-                        lifecycle.cut(self.status.connections_open().saturating_sub(tunnels));
-                        self.cut();
-                    }
+            match event {
+                Event::Reload => self.reload(),
+                Event::Reloaded(result) => self.reloaded(result),
+                event => match lifecycle.on(event) {
+                    Step::Wait => {}
+                    Step::Serve => self.announce(),
+                    Step::Drain => self.drain(),
+                    Step::Cut => match self.status.tunnels_open() {
+                        0 => self.send_after(Duration::ZERO, Event::TunnelDrainTimeout),
+                        tunnels => {
+                            lifecycle.cut(self.status.connections_open().saturating_sub(tunnels));
+                            self.cut();
+                        }
+                    },
+                    Step::End => break,
                 },
-                Step::End => break,
             }
         }
         lifecycle.outcome(self.status.connections_open())
+    }
+
+    /// Looks at the changed configuration without making anybody wait.
+    fn reload(&mut self) {
+        if self.reloading != Reloading::No {
+            self.reloading = Reloading::Again;
+            return;
+        }
+        self.reloading = Reloading::Yes;
+        let (load, running) = (Arc::clone(&self.load), Arc::clone(&self.running));
+        let events = self.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let _ = events.send(Event::Reloaded(reload::prepare(&load, &running)));
+        });
+    }
+
+    /// Lets every worker serve by the changed configuration, or says why not.
+    fn reloaded(&mut self, result: Result<Generation, String>) {
+        self.status.count_reload(result.is_ok());
+        match result {
+            Ok(generation) => {
+                self.running = Arc::clone(&generation.config);
+                let Config { drain_timeout, tunnel_drain_timeout, .. } = *self.running;
+                self.drain_timeouts = (drain_timeout, tunnel_drain_timeout);
+                for worker in &self.workers {
+                    worker.reload(generation.clone());
+                }
+                tracing::info!("configuration reloaded");
+            }
+            Err(reason) => {
+                for line in reason.lines() {
+                    tracing::error!("not reloaded: {line}");
+                }
+            }
+        }
+        if std::mem::replace(&mut self.reloading, Reloading::No) == Reloading::Again {
+            self.reload();
+        }
     }
 
     fn announce(&self) {
@@ -306,8 +378,7 @@ mod tests {
             let status = Arc::new(Status::new(admin::Sources {
                 started: SystemTime::now(),
                 descriptors: 1024,
-                workers: (0..workers).map(|_| Arc::new(metrics::Worker::new(0))).collect(),
-                upstreams: Vec::new(),
+                workers: (0..workers).map(|_| Arc::default()).collect(),
                 kernel: None,
                 access_log_lines_lost: None,
             }));
@@ -319,6 +390,9 @@ mod tests {
                 status: Arc::clone(&status),
                 workers: handles,
                 events: events.clone(),
+                load: Arc::new(Box::new(nothing_to_load)),
+                running: Arc::new(config("127.0.0.1:0".parse().unwrap(), None)),
+                reloading: Reloading::No,
             };
             let outcome = tokio::spawn(gateway.supervise(inbox));
             Self { status, events, inboxes, outcome }
@@ -386,12 +460,16 @@ mod tests {
     fn a_gateway_that_cannot_be_had_in_full_is_not_started() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = run(config(address, None)).unwrap_err();
+        let error = run(config(address, None), Box::new(nothing_to_load)).unwrap_err();
         assert!(matches!(error, Error::Listen { .. }), "{error}");
 
         let free = "127.0.0.1:0".parse().unwrap();
-        let error = run(config(free, Some(address))).unwrap_err();
+        let error = run(config(free, Some(address)), Box::new(nothing_to_load)).unwrap_err();
         assert!(matches!(error, Error::Admin { .. }), "{error}");
+    }
+
+    fn nothing_to_load() -> Result<Config, crate::config::Error> {
+        crate::config::load(None, &Default::default(), &[0])
     }
 
     fn config(listen: SocketAddr, admin: Option<SocketAddr>) -> Config {

@@ -7,17 +7,14 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Error, Event};
 
-/// From here on SIGTERM and SIGINT are the loop's business. SIGHUP, which would end the process,
-/// is only remarked on: an operator who sends it expects a reload, not an outage.
+/// From here on SIGTERM, SIGINT and SIGHUP are the loop's business.
 pub(super) fn watch(events: &UnboundedSender<Event>) -> Result<(), Error> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let events = events.clone();
         on(kind, move || drop(events.send(Event::Stop))).map_err(Error::Signals)?;
     }
-    on(SignalKind::hangup(), || {
-        tracing::warn!("SIGHUP ignored: a changed configuration takes effect at the next start");
-    })
-    .map_err(Error::Signals)
+    let events = events.clone();
+    on(SignalKind::hangup(), move || drop(events.send(Event::Reload))).map_err(Error::Signals)
 }
 
 fn on(kind: SignalKind, act: impl Fn() + Send + 'static) -> io::Result<()> {
@@ -37,14 +34,20 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     #[tokio::test]
-    async fn terminate_and_interrupt_stop_and_hangup_does_nothing() {
+    async fn terminate_and_interrupt_stop_and_hangup_reloads() {
         let (events, mut inbox) = unbounded_channel();
         watch(&events).unwrap();
         for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
             kill_process(getpid(), signal).unwrap();
         }
-        assert!(matches!(inbox.recv().await, Some(Event::Stop)));
-        assert!(matches!(inbox.recv().await, Some(Event::Stop)));
-        assert!(inbox.is_empty());
+        let (mut stops, mut reloads) = (0, 0);
+        for _ in 0..3 {
+            match inbox.recv().await {
+                Some(Event::Stop) => stops += 1,
+                Some(Event::Reload) => reloads += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((stops, reloads), (2, 1));
     }
 }

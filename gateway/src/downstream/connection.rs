@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::prologue::{self, Peer};
-use super::{Shared, serve};
-use crate::exchange::Error;
+use super::{Current, Shared, serve};
+use crate::exchange::{Error, Resources};
 use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
 use crate::http::parse::{self, Scan};
@@ -46,18 +46,21 @@ pub(super) struct Connection {
 }
 
 /// Serves a connection until it ends.
-pub async fn run(shared: Rc<Shared>, stream: Stream, socket: SocketAddr, listener: usize) {
+pub async fn run(current: Rc<Current>, stream: Stream, socket: SocketAddr, listener: usize) {
     let peer = Box::new(Peer::new(socket));
     let buffer = Buffer::default();
     let mut connection = Connection { stream, buffer, peer, listener, requests: 0 };
+    let shared = current.get();
     if shared.has_prologue(listener) {
         // Boxed, like whatever a connection needs but for a moment.
         if let Err(error) = Box::pin(connection.begin(&shared)).await {
             return serve::note_refusal(&shared, &connection, error);
         }
     }
+    drop(shared);
     let mut sent = 0;
-    while connection.wait(&shared).await {
+    while connection.wait(&current).await {
+        let shared = current.get();
         // Boxed, so that an idle connection has no room for what only an exchange needs.
         let next = Box::pin(connection.request(&shared)).await;
         let sent_before = std::mem::replace(&mut sent, connection.stream.writer.sent());
@@ -76,7 +79,7 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, socket: SocketAddr, listene
             }
         }
     }
-    shared.resources.buffers.give_head(std::mem::take(&mut connection.buffer));
+    current.get().resources.buffers.give_head(std::mem::take(&mut connection.buffer));
 }
 
 impl Connection {
@@ -93,23 +96,28 @@ impl Connection {
     }
 
     /// Waits for the next request, giving the buffer away meanwhile. False when there is none.
-    async fn wait(&mut self, shared: &Shared) -> bool {
-        let resources = &shared.resources;
+    async fn wait(&mut self, current: &Current) -> bool {
         if !self.buffer.is_empty() {
             return true;
         }
-        resources.buffers.give_head(std::mem::take(&mut self.buffer));
-        let until = if resources.draining.get() {
-            Deadline::PASSED
-        } else {
-            resources.deadlines.after(resources.timeouts.keep_alive)
-        };
+        let until = self.until_idle_ends(&current.get().resources);
         let waited = self.stream.reader.idle(until).await;
+        let resources = &current.get().resources;
         if waited.is_err() && !resources.draining.get() {
             resources.metrics.deadline(metrics::Deadline::KeepAlive);
         }
         self.buffer = resources.buffers.head();
         waited.is_ok()
+    }
+
+    /// Gives the buffer away; the end of the wait that follows.
+    fn until_idle_ends(&mut self, resources: &Resources) -> Deadline {
+        resources.buffers.give_head(std::mem::take(&mut self.buffer));
+        if resources.draining.get() {
+            Deadline::PASSED
+        } else {
+            resources.deadlines.after(resources.timeouts.keep_alive)
+        }
     }
 
     /// Reads one request and answers it.

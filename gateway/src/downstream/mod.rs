@@ -1,6 +1,7 @@
 //! The client's side: connections, and what each request on them goes through.
 
 pub mod connection;
+mod current;
 mod prologue;
 mod serve;
 
@@ -17,6 +18,8 @@ use crate::telemetry::access_log::{AccessLog, Entry};
 use crate::telemetry::metrics::Offence;
 use crate::upstream::Upstream;
 
+pub use current::Current;
+
 /// How long an access line may wait in its worker's buffer.
 const LOG_DELAY: Duration = Duration::from_millis(200);
 
@@ -29,13 +32,13 @@ pub struct Shared {
     /// Whom each listener believes, in the configuration's order.
     pub listeners: Vec<Trust>,
     /// Where requests go, in the configuration's order.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<Rc<Upstream>>,
     /// Whether any of them wants to be told whose each connection is.
     pub announces: bool,
     /// Tells control of a broken rule; false when it could not hear.
     pub report: Box<dyn Fn(IpAddr, Offence) -> bool>,
     /// Where requests are logged.
-    pub access_log: Option<RefCell<AccessLog>>,
+    pub access_log: Option<Rc<RefCell<AccessLog>>>,
 }
 
 /// What a route does with a request.

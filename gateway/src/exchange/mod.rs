@@ -50,7 +50,7 @@ pub struct Resources {
     /// What the worker counts.
     pub metrics: Arc<metrics::Worker>,
     /// Whether the worker is to end: no connection is kept any more.
-    pub draining: Cell<bool>,
+    pub draining: Rc<Cell<bool>>,
 }
 
 /// How many heads of a kind a worker keeps; those of a burst above it are freed.

@@ -1,7 +1,8 @@
 //! The runtime of one worker: monoio on io_uring, or on epoll where io_uring is not allowed.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -62,23 +63,30 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Option<F::Outp
 
 /// Waits for bytes that another thread sends: how a worker is woken.
 #[derive(Debug)]
-pub struct Bell(monoio::net::UnixStream);
+pub struct Bell {
+    socket: UnixStream,
+    waiter: monoio::net::UnixStream,
+}
 
 impl Bell {
     /// Takes the worker's end of a socket pair.
     ///
     /// # Errors
     /// When the socket cannot be registered with the runtime.
-    pub fn new(socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
-        if monoio::utils::is_legacy() {
-            socket.set_nonblocking(true)?;
-        }
-        Ok(Self(monoio::net::UnixStream::from_std(socket)?))
+    pub fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { waiter: monoio::net::UnixStream::from_std(socket.try_clone()?)?, socket })
     }
 
-    /// Waits until something was sent, or the other end is gone. May be dropped.
-    pub async fn rung(&self) {
-        // An error ends the wait as the end of the stream does: nobody can ring any more.
-        let _ = self.0.readable(false).await;
+    /// Waits until something was sent, and takes it; false when the other end is gone. May be
+    /// dropped.
+    pub async fn rung(&self) -> bool {
+        loop {
+            let waited = self.waiter.readable(false).await;
+            match (&self.socket).read(&mut [0; 64]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && waited.is_ok() => {}
+                taken => return taken.is_ok_and(|count| count > 0),
+            }
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Counters with one writer each, summed when somebody asks. A worker never shares a cache line
 //! with another and never executes a locked instruction to count.
 
+#![expect(clippy::disallowed_types, reason = "control reads what workers count")]
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A number one thread changes and any thread may read.
@@ -167,13 +170,19 @@ pub struct Worker {
     pub panics: Counter,
     /// Access log lines that found the writer's queue full.
     pub access_log_dropped: Counter,
-    /// One per upstream, in the order of the configuration.
-    pub upstreams: Vec<Upstream>,
+    /// By name; those that a changed configuration no longer has stay, as counters never go back.
+    upstreams: Mutex<Vec<(String, Arc<Upstream>)>>,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Worker {
-    /// A worker's counters at zero, with a row for each of `upstreams`.
-    pub fn new(upstreams: usize) -> Self {
+    /// A worker's counters at zero.
+    pub fn new() -> Self {
         Self {
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
@@ -193,8 +202,24 @@ impl Worker {
             requests_rejected: Counter::default(),
             panics: Counter::default(),
             access_log_dropped: Counter::default(),
-            upstreams: (0..upstreams).map(|_| Upstream::default()).collect(),
+            upstreams: Mutex::default(),
         }
+    }
+
+    /// The counters of an upstream, made when they are first asked for. Not for the hot path.
+    pub fn upstream(&self, name: &str) -> Arc<Upstream> {
+        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counters)) = upstreams.iter().find(|(known, _)| known == name) {
+            return Arc::clone(counters);
+        }
+        let counters = Arc::<Upstream>::default();
+        upstreams.push((name.to_owned(), Arc::clone(&counters)));
+        counters
+    }
+
+    /// Every upstream there has been, and its counters.
+    pub fn upstreams(&self) -> Vec<(String, Arc<Upstream>)> {
+        self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts a broken rule.

@@ -1,6 +1,9 @@
 //! The counters as Prometheus reads them (text exposition format 0.0.4), all workers summed.
 
+#![expect(clippy::disallowed_types, reason = "workers share their counters with control")]
+
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Offence, Upstream, Worker};
@@ -9,10 +12,11 @@ use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Offence, Upstream,
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 30] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
+    "gateway_reloads_total",
     "gateway_connections_accepted_total",
     "gateway_connections_refused_total",
     "gateway_connections_reaped_total",
@@ -46,8 +50,8 @@ pub const NAMES: [&str; 29] = [
 pub struct Scrape<'a> {
     /// Every worker's counters.
     pub workers: &'a [&'a Worker],
-    /// The upstreams' names, in the configuration's order.
-    pub upstreams: &'a [String],
+    /// Configurations that took the place of another, and that were refused.
+    pub reloads: (u64, u64),
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
     /// Access log lines the output did not take.
@@ -194,6 +198,10 @@ fn process_start(page: &mut Page, scrape: &Scrape<'_>) {
     page.sample("gateway_start_time_seconds", &[], started.as_millis() as f64 / 1000.0);
     page.family("gateway_workers", Kind::Gauge, "Worker threads, one to a core.");
     page.sample("gateway_workers", &[], scrape.workers.len());
+    let name = "gateway_reloads_total";
+    page.family(name, Kind::Counter, "Changed configurations, by what became of them.");
+    page.sample(name, &[("result", "applied")], scrape.reloads.0);
+    page.sample(name, &[("result", "refused")], scrape.reloads.1);
 }
 
 fn requests(page: &mut Page, scrape: &Scrape<'_>) {
@@ -258,18 +266,25 @@ fn requests(page: &mut Page, scrape: &Scrape<'_>) {
 }
 
 fn upstreams(page: &mut Page, scrape: &Scrape<'_>) {
+    let mut upstreams: Vec<(String, Vec<Arc<Upstream>>)> = Vec::new();
+    for (name, counters) in scrape.workers.iter().flat_map(|worker| worker.upstreams()) {
+        match upstreams.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, all)) => all.push(counters),
+            None => upstreams.push((name, vec![counters])),
+        }
+    }
     for (name, kind, help, value) in UPSTREAM_ROWS {
         page.family(name, kind, help);
-        for (index, upstream) in scrape.upstreams.iter().enumerate() {
-            let rows = scrape.workers.iter().filter_map(|worker| worker.upstreams.get(index));
-            page.sample(name, &[("upstream", upstream)], rows.map(value).sum::<u64>());
+        for (upstream, rows) in &upstreams {
+            let sum = rows.iter().map(|row| value(row)).sum::<u64>();
+            page.sample(name, &[("upstream", upstream)], sum);
         }
     }
     let name = "gateway_upstream_response_duration_seconds";
     page.family(name, Kind::Histogram, "From a request sent to its response's head.");
-    for (index, upstream) in scrape.upstreams.iter().enumerate() {
-        let rows = scrape.workers.iter().filter_map(|worker| worker.upstreams.get(index));
-        page.histogram(name, Some(("upstream", upstream)), rows.map(|row| &row.response_duration));
+    for (upstream, rows) in &upstreams {
+        let rows = rows.iter().map(|row| &row.response_duration);
+        page.histogram(name, Some(("upstream", upstream)), rows);
     }
 }
 
@@ -362,9 +377,12 @@ mod tests {
     use super::*;
 
     fn page(workers: &[&Worker], upstreams: &[&str]) -> String {
+        for (worker, name) in workers.iter().flat_map(|w| upstreams.iter().map(move |n| (w, n))) {
+            worker.upstream(name);
+        }
         render(&Scrape {
             workers,
-            upstreams: &upstreams.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(),
+            reloads: (0, 0),
             kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],
             access_log_lines_lost: 2,
             started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),
@@ -380,7 +398,7 @@ mod tests {
 
     #[test]
     fn names_lists_every_metric_and_each_has_help_and_type() {
-        let page = page(&[&Worker::new(1)], &["orders"]);
+        let page = page(&[&Worker::new()], &["orders"]);
         let names = |prefix: &str| -> Vec<String> {
             page.lines()
                 .filter_map(|line| line.strip_prefix(prefix))
@@ -393,13 +411,13 @@ mod tests {
 
     #[test]
     fn workers_are_summed() {
-        let (a, b) = (Worker::new(2), Worker::new(2));
+        let (a, b) = (Worker::new(), Worker::new());
         a.connections_accepted.add(2);
         b.connections_accepted.add(3);
         a.responses[200].add(4);
         b.responses[200].add(1);
         b.responses[0].add(1);
-        b.upstreams[1].requests.add(9);
+        b.upstream("users").requests.add(9);
         b.deadline(Deadline::Connect);
         a.access_log_dropped.add(1);
 
@@ -422,11 +440,11 @@ mod tests {
 
     #[test]
     fn histograms_are_cumulative_and_in_seconds() {
-        let (a, b) = (Worker::new(1), Worker::new(1));
+        let (a, b) = (Worker::new(), Worker::new());
         a.request_duration.record(Duration::from_micros(250));
         b.request_duration.record(Duration::from_micros(251));
         b.request_duration.record(Duration::from_secs(60));
-        b.upstreams[0].response_duration.record(Duration::from_millis(1));
+        b.upstream("orders").response_duration.record(Duration::from_millis(1));
 
         let page = page(&[&a, &b], &["orders"]);
 
@@ -444,7 +462,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let page = page(&[&Worker::new(1)], &["a\"b\\c\nd"]);
+        let page = page(&[&Worker::new()], &["a\"b\\c\nd"]);
         assert_has(&page, "gateway_upstream_requests_total{upstream=\"a\\\"b\\\\c\\nd\"} 0");
     }
 }

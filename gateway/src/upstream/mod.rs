@@ -43,27 +43,21 @@ pub struct EndpointSpec {
 
 /// What all endpoints of one upstream have in common on one worker.
 pub struct Settings {
-    /// Idle connections kept per endpoint.
-    pub idle_connections: usize,
-    /// How long one of them may idle.
-    pub idle_timeout: Duration,
-    /// Whether each connection says first whose it is.
-    pub proxy_protocol: Option<proxy_protocol::Version>,
+    /// What the configuration says.
+    pub spec: Spec,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// The worker's deadlines.
     pub deadlines: Rc<Deadlines>,
     /// The worker's counters.
     pub counters: Arc<metrics::Worker>,
-    /// Which of [`metrics::Worker::upstreams`] is this one's.
-    pub index: usize,
-    /// Counts for an upstream that the counters have no row for.
-    pub spare: metrics::Upstream,
+    /// What the worker counts about this one.
+    pub metrics: Arc<metrics::Upstream>,
 }
 
 impl Settings {
     fn metrics(&self) -> &metrics::Upstream {
-        self.counters.upstreams.get(self.index).unwrap_or(&self.spare)
+        &self.metrics
     }
 }
 
@@ -78,10 +72,10 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream without connections that asks the endpoint `first` first.
-    pub fn new(name: &str, addresses: &[SocketAddr], first: usize, settings: Settings) -> Self {
+    pub fn new(addresses: &[SocketAddr], first: usize, settings: Settings) -> Self {
         let settings = Rc::new(settings);
         Self {
-            name: name.into(),
+            name: settings.spec.name.as_str().into(),
             endpoints: addresses
                 .iter()
                 .map(|address| Endpoint::new(*address, Rc::clone(&settings)))
@@ -91,9 +85,21 @@ impl Upstream {
         }
     }
 
+    /// Whether it is what these would make.
+    pub fn is_same(
+        &self,
+        spec: &Spec,
+        addresses: &[SocketAddr],
+        connect_timeout: Duration,
+    ) -> bool {
+        self.settings.spec == *spec
+            && self.settings.connect_timeout == connect_timeout
+            && self.endpoints.iter().map(|endpoint| &endpoint.address).eq(addresses)
+    }
+
     /// Whether each connection says first whose it is.
     pub fn proxy_protocol(&self) -> Option<proxy_protocol::Version> {
-        self.settings.proxy_protocol
+        self.settings.spec.proxy_protocol
     }
 
     /// What this worker counts about it.

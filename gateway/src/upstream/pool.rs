@@ -48,10 +48,10 @@ impl Endpoint {
     /// Keeps a connection whose exchange has ended cleanly.
     pub fn keep(self: &Rc<Self>, stream: Stream) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= self.settings.idle_connections {
+        if idle.len() >= self.settings.spec.idle_connections {
             return;
         }
-        let until = self.settings.deadlines.after(self.settings.idle_timeout);
+        let until = self.settings.deadlines.after(self.settings.spec.idle_timeout);
         idle.push(Idle { stream, until });
         self.metrics().connections_idle.add(1);
         if !self.sweeping.replace(true) {

@@ -1,14 +1,18 @@
 //! The door of one worker: connections come in here, and are counted until they end.
 
+#![expect(clippy::disallowed_types, reason = "counters are read by the control thread")]
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::downstream::{Shared, connection};
-use crate::net::{Listener, Stream, rt};
+use crate::downstream::{Current, connection};
+use crate::net::{Deadlines, Listener, Stream, rt};
+use crate::telemetry::metrics;
 
 /// How long to wait after accept(2) failed: most likely the process is out of descriptors, and
 /// trying again at once would only burn the core.
@@ -22,7 +26,9 @@ const BATCH: usize = 64;
 
 /// Lets connections in and knows how many there are.
 pub(super) struct Door {
-    shared: Rc<Shared>,
+    current: Rc<Current>,
+    metrics: Arc<metrics::Worker>,
+    deadlines: Rc<Deadlines>,
     connections_max: usize,
     open: Cell<usize>,
     /// Connections to let in before idle ones are looked for again.
@@ -31,9 +37,20 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub fn new(shared: Rc<Shared>, connections_max: usize) -> Self {
+    pub fn new(current: Rc<Current>, connections_max: usize) -> Self {
+        let resources = &current.get().resources;
+        let metrics = Arc::clone(&resources.metrics);
+        let deadlines = Rc::clone(&resources.deadlines);
         let (open, until_reaping) = (Cell::new(0), Cell::new(0));
-        Self { shared, connections_max, open, until_reaping, closed: RefCell::default() }
+        Self {
+            current,
+            metrics,
+            deadlines,
+            connections_max,
+            open,
+            until_reaping,
+            closed: RefCell::default(),
+        }
     }
 
     /// Accepts for as long as it is polled. May be dropped at any time.
@@ -66,12 +83,12 @@ impl Door {
 
     /// Starts to serve a connection, unless there are too many.
     fn enter(self: &Rc<Self>, index: usize, socket: std::net::TcpStream, peer: SocketAddr) {
-        let metrics = &self.shared.resources.metrics;
+        let metrics = &self.metrics;
         if self.open.get() >= self.connections_max {
             metrics.connections_refused.add(1);
             return;
         }
-        let stream = match Stream::accepted(socket, &self.shared.resources.deadlines) {
+        let stream = match Stream::accepted(socket, &self.deadlines) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot serve a connection");
@@ -81,14 +98,14 @@ impl Door {
         metrics.connections_accepted.add(1);
         let guest = Guest::new(Rc::clone(self));
         self.make_room();
-        let shared = Rc::clone(&self.shared);
+        let current = Rc::clone(&self.current);
         let serving = async move {
-            connection::run(shared, stream, peer, index).await;
+            connection::run(current, stream, peer, index).await;
             drop(guest);
         };
-        let shared = Rc::clone(&self.shared);
+        let metrics = Arc::clone(&self.metrics);
         rt::spawn(serving, move || {
-            shared.resources.metrics.panics.add(1);
+            metrics.panics.add(1);
             tracing::error!(%peer, "a connection's task panicked; the connection is closed");
         });
     }
@@ -105,9 +122,8 @@ impl Door {
             self.until_reaping.set(left - 1);
             return;
         }
-        let resources = &self.shared.resources;
-        let reaped = resources.deadlines.expire_oldest_idle(reserve);
-        resources.metrics.connections_reaped.add(reaped as u64);
+        let reaped = self.deadlines.expire_oldest_idle(reserve);
+        self.metrics.connections_reaped.add(reaped as u64);
         self.until_reaping.set(reserve / 2);
     }
 
@@ -130,7 +146,7 @@ struct Guest(Rc<Door>);
 impl Guest {
     fn new(door: Rc<Door>) -> Self {
         door.open.set(door.open.get() + 1);
-        door.shared.resources.metrics.connections_open.add(1);
+        door.metrics.connections_open.add(1);
         Self(door)
     }
 }
@@ -139,7 +155,7 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let open = self.0.open.get() - 1;
         self.0.open.set(open);
-        self.0.shared.resources.metrics.connections_open.sub(1);
+        self.0.metrics.connections_open.sub(1);
         if open == 0
             && let Some(waker) = self.0.closed.borrow_mut().take()
         {

@@ -1,9 +1,13 @@
 //! The one seam between control and a worker: commands in, events out.
 
+#![expect(clippy::disallowed_types, reason = "this is where two threads meet")]
+
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Generation;
 use crate::telemetry::metrics::Offence;
 
 /// What a worker tells control.
@@ -43,6 +47,8 @@ pub struct Report {
 pub struct Handle {
     drain: UnixStream,
     cut: UnixStream,
+    reload: UnixStream,
+    next: Arc<Mutex<Option<Generation>>>,
 }
 
 /// The worker's end.
@@ -52,6 +58,10 @@ pub struct Inbox {
     pub drain: UnixStream,
     /// Has something to read once it is to end all but tunnels.
     pub cut: UnixStream,
+    /// Has something to read whenever there is another configuration.
+    pub reload: UnixStream,
+    /// The newest of those, until it is taken.
+    pub next: Arc<Mutex<Option<Generation>>>,
 }
 
 impl Handle {
@@ -62,9 +72,14 @@ impl Handle {
     pub fn new() -> io::Result<(Self, Inbox)> {
         let (drain, drained) = UnixStream::pair()?;
         let (cut, was_cut) = UnixStream::pair()?;
-        drain.set_nonblocking(true)?;
-        cut.set_nonblocking(true)?;
-        Ok((Self { drain, cut }, Inbox { drain: drained, cut: was_cut }))
+        let (reload, reloaded) = UnixStream::pair()?;
+        for end in [&drain, &cut, &reload] {
+            end.set_nonblocking(true)?;
+        }
+        let next = Arc::<Mutex<Option<Generation>>>::default();
+        let inbox =
+            Inbox { drain: drained, cut: was_cut, reload: reloaded, next: Arc::clone(&next) };
+        Ok((Self { drain, cut, reload, next }, inbox))
     }
 
     /// Stop accepting, let requests in flight end, close idle connections, then end the thread.
@@ -72,6 +87,12 @@ impl Handle {
         // A full or closed pipe means the worker has been told, or is gone: both will be seen as
         // events.
         let _ = (&self.drain).write(&[0]);
+    }
+
+    /// Serve by this configuration from now on.
+    pub fn reload(&self, generation: Generation) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
+        let _ = (&self.reload).write(&[0]);
     }
 
     /// End every connection that is not a tunnel.

@@ -12,14 +12,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::Config;
-use crate::downstream::{Route, Shared};
+use crate::downstream::{Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell};
 use crate::net::{Buffers, Deadlines, Listener};
@@ -36,10 +37,8 @@ pub struct Spec {
     pub index: usize,
     /// The CPU to run on.
     pub core: usize,
-    /// The checked configuration.
-    pub config: Arc<Config>,
-    /// The resolved addresses of each upstream, in the configuration's order; none empty.
-    pub endpoints: Arc<Vec<Vec<SocketAddr>>>,
+    /// What to serve by, at first.
+    pub generation: Generation,
     /// This worker's member of each listener's SO_REUSEPORT group, in the configuration's order.
     pub listeners: Vec<TcpListener>,
     /// This worker's counters.
@@ -52,6 +51,15 @@ pub struct Spec {
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
     /// Called on the worker's thread when a client broke a rule; false when nobody could hear it.
     pub reports: Arc<dyn Fn(Report) -> bool + Send + Sync>,
+}
+
+/// A configuration and what has been found out for it.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// The resolved addresses of each upstream, in the configuration's order; none empty.
+    pub endpoints: Arc<Vec<Vec<SocketAddr>>>,
 }
 
 /// Starts a worker's thread.
@@ -91,20 +99,24 @@ fn pin_to(core: usize) -> io::Result<()> {
 /// Accepts and serves until told to drain, then until the last connection has ended.
 async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
     let (drain, cut) = (Bell::new(inbox.drain)?, Bell::new(inbox.cut)?);
+    let reload = Bell::new(inbox.reload)?;
     let listeners: Vec<Listener> =
         mem::take(&mut spec.listeners).into_iter().map(Listener::new).collect::<io::Result<_>>()?;
-    let shared = shared(&spec)?;
-    let deadlines = Rc::clone(&shared.resources.deadlines);
+    let deadlines = Deadlines::new();
+    let draining = Rc::new(Cell::new(false));
+    let lasting = Lasting::new(&spec, &deadlines, &draining);
+    let current = Rc::new(Current::new(lasting.shared(&spec.generation, None)?));
+    rt::spawn(follow(lasting, reload, inbox.next, Rc::clone(&current)), || {});
     rt::spawn(Rc::clone(&deadlines).run(), || {});
     tracing::debug!(worker = spec.index, core = spec.core, driver = rt::driver(), "worker started");
     (spec.events)(Event::Listening { worker: spec.index });
 
-    let door = Rc::new(Door::new(Rc::clone(&shared), spec.connections_max));
+    let door = Rc::new(Door::new(Rc::clone(&current), spec.connections_max));
     let indexed = listeners.iter().enumerate();
     let accepting = join_all(indexed.map(|(index, listener)| door.accept_from(index, listener)));
     select(pin!(accepting), pin!(drain.rung())).await;
 
-    shared.resources.draining.set(true);
+    draining.set(true);
     // What has queued by now was promised a connection; closing the socket would reset it.
     for (index, listener) in listeners.into_iter().enumerate() {
         door.accept_queued(index, &listener);
@@ -114,58 +126,108 @@ async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
         deadlines.expire_unspared();
         door.closed().await;
     }
-    shared.flush_log();
+    current.get().flush_log();
+    // The runtime closes sockets when it next goes to sleep; one that ends first never does, and they
+    // would stay open for as long as the process has other workers.
+    rt::sleep(Duration::from_millis(1)).await;
     Ok(())
 }
 
-/// What the connections of a worker share, as the configuration asks for it.
-fn shared(spec: &Spec) -> io::Result<Rc<Shared>> {
-    let Spec { config, endpoints, metrics, access_log, reports, .. } = spec;
-    let deadlines = Deadlines::new();
-    let upstreams = config.upstreams.iter().zip(endpoints.iter()).enumerate();
-    let upstreams = upstreams.map(|(index, (upstream, addresses))| {
+/// Serves by each configuration that control sends, as long as the worker lives.
+async fn follow(
+    lasting: Lasting,
+    bell: Bell,
+    next: Arc<Mutex<Option<Generation>>>,
+    current: Rc<Current>,
+) {
+    while bell.rung().await {
+        let next = next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(generation) = next else { continue };
+        match lasting.shared(&generation, Some(&current.get())) {
+            Ok(shared) => current.set(shared),
+            Err(error) => tracing::error!(%error, "cannot serve by the new configuration"),
+        }
+    }
+}
+
+/// What of a worker outlives a configuration.
+struct Lasting {
+    worker: usize,
+    deadlines: Rc<Deadlines>,
+    draining: Rc<Cell<bool>>,
+    metrics: Arc<metrics::Worker>,
+    access_log: Option<Rc<RefCell<AccessLog>>>,
+    reports: Arc<dyn Fn(Report) -> bool + Send + Sync>,
+}
+
+impl Lasting {
+    fn new(spec: &Spec, deadlines: &Rc<Deadlines>, draining: &Rc<Cell<bool>>) -> Self {
+        let access_log = spec.access_log.clone();
+        let new_log = |sender| RefCell::new(AccessLog::new(sender, Arc::clone(&spec.metrics)));
+        Self {
+            worker: spec.index,
+            deadlines: Rc::clone(deadlines),
+            draining: Rc::clone(draining),
+            metrics: Arc::clone(&spec.metrics),
+            access_log: access_log.map(new_log).map(Rc::new),
+            reports: Arc::clone(&spec.reports),
+        }
+    }
+
+    /// What the connections of a worker share, as the configuration asks for it. An upstream that is
+    /// what it was in `before` keeps its connections.
+    fn shared(&self, generation: &Generation, before: Option<&Shared>) -> io::Result<Rc<Shared>> {
+        let Generation { config, endpoints } = generation;
+        let upstreams = config.upstreams.iter().zip(endpoints.iter());
+        let upstreams = upstreams.map(|(spec, addresses)| {
+            let mut known = before.into_iter().flat_map(|before| &before.upstreams);
+            let connect = config.timeouts.connect;
+            let same = known.find(|known| known.is_same(spec, addresses, connect));
+            same.map_or_else(|| self.upstream(spec, addresses, connect), Rc::clone)
+        });
+        let routes = config.routes.iter().map(|route| {
+            let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
+            let allow_in_path = route.allow_in_path;
+            let target = Route { upstream: route.upstream, body_bytes_max, allow_in_path };
+            (route.host.clone(), route.path.clone(), target)
+        });
+        let reports = Arc::clone(&self.reports);
+        Ok(Rc::new(Shared {
+            listeners: config.listeners.iter().map(|listener| listener.trust.clone()).collect(),
+            announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
+            upstreams: upstreams.collect(),
+            routes: Table::new(routes),
+            access_log: self.access_log.clone(),
+            report: Box::new(move |client, offence| reports(Report { client, offence })),
+            resources: Resources {
+                buffers: Buffers::new(config.limits.head_bytes),
+                request_heads: Kept::default(),
+                response_heads: Kept::default(),
+                deadlines: Rc::clone(&self.deadlines),
+                request_ids: RequestIds::new()?,
+                pages: config.pages.clone(),
+                date: RefCell::default(),
+                timeouts: config.timeouts.clone(),
+                limits: config.limits.clone(),
+                metrics: Arc::clone(&self.metrics),
+                draining: Rc::clone(&self.draining),
+            },
+        }))
+    }
+
+    fn upstream(
+        &self,
+        spec: &upstream::Spec,
+        addresses: &[SocketAddr],
+        connect_timeout: Duration,
+    ) -> Rc<Upstream> {
         let settings = upstream::Settings {
-            idle_connections: upstream.idle_connections,
-            idle_timeout: upstream.idle_timeout,
-            proxy_protocol: upstream.proxy_protocol,
-            connect_timeout: config.timeouts.connect,
-            deadlines: Rc::clone(&deadlines),
-            counters: Arc::clone(metrics),
-            index,
-            spare: metrics::Upstream::default(),
+            connect_timeout,
+            deadlines: Rc::clone(&self.deadlines),
+            counters: Arc::clone(&self.metrics),
+            metrics: self.metrics.upstream(&spec.name),
+            spec: spec.clone(),
         };
-        Upstream::new(&upstream.name, addresses, spec.index, settings)
-    });
-    let routes = config.routes.iter().map(|route| {
-        let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
-        let allow_in_path = route.allow_in_path;
-        let target = Route { upstream: route.upstream, body_bytes_max, allow_in_path };
-        (route.host.clone(), route.path.clone(), target)
-    });
-    Ok(Rc::new(Shared {
-        listeners: config.listeners.iter().map(|listener| listener.trust.clone()).collect(),
-        announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
-        upstreams: upstreams.collect(),
-        routes: Table::new(routes),
-        access_log: access_log
-            .clone()
-            .map(|sender| RefCell::new(AccessLog::new(sender, Arc::clone(metrics)))),
-        report: {
-            let reports = Arc::clone(reports);
-            Box::new(move |client, offence| reports(Report { client, offence }))
-        },
-        resources: Resources {
-            buffers: Buffers::new(config.limits.head_bytes),
-            request_heads: Kept::default(),
-            response_heads: Kept::default(),
-            deadlines,
-            request_ids: RequestIds::new()?,
-            pages: config.pages.clone(),
-            date: RefCell::default(),
-            timeouts: config.timeouts.clone(),
-            limits: config.limits.clone(),
-            metrics: Arc::clone(metrics),
-            draining: Cell::new(false),
-        },
-    }))
+        Rc::new(Upstream::new(addresses, self.worker, settings))
+    }
 }

@@ -88,12 +88,12 @@ impl Setup {
     #[track_caller]
     pub fn start(self) -> Gateway {
         let file = unique_path("toml");
-        let listeners = self.listeners;
+        let (listeners, cores) = (self.listeners, self.cores.clone());
         std::fs::write(&file, self.text()).unwrap();
         let mut command = Command::new(binary());
         command.arg("run").arg("--config").arg(&file);
-        let gateway = Gateway::spawn(&mut command, listeners);
-        std::fs::remove_file(file).unwrap();
+        let mut gateway = Gateway::spawn(&mut command, listeners);
+        gateway.file = Some((file, cores));
         gateway
     }
 
@@ -119,6 +119,8 @@ pub struct Gateway {
     pub admin: SocketAddr,
     process: Child,
     stopped: bool,
+    /// Its configuration, and the cores in it.
+    file: Option<(PathBuf, String)>,
     log: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -143,6 +145,7 @@ impl Gateway {
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             process,
             stopped: false,
+            file: None,
             log,
             readers: vec![stdout, stderr],
         };
@@ -205,6 +208,22 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 
+    /// Lets it read another configuration and waits until it has applied or refused it.
+    #[track_caller]
+    pub fn reload(&self, setup: Setup) {
+        let (_, cores) = self.file.as_ref().unwrap();
+        self.reload_text(&Setup { cores: cores.clone(), ..setup }.text());
+    }
+
+    /// The same with a file of any content.
+    #[track_caller]
+    pub fn reload_text(&self, text: &str) {
+        let before = self.metric("gateway_reloads_total");
+        std::fs::write(&self.file.as_ref().unwrap().0, text).unwrap();
+        self.signal(Signal::HUP);
+        self.wait_for_metric("gateway_reloads_total", before + 1.0);
+    }
+
     /// Everything it has printed so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -249,6 +268,9 @@ impl Drop for Gateway {
         // It may have ended by itself, which is then what the test is about.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if let Some((file, _)) = &self.file {
+            let _ = std::fs::remove_file(file);
+        }
         if thread::panicking() {
             println!("--- the gateway printed:\n{}---", self.log());
         }

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn record_asks_for_a_flush_once_per_buffer() {
         let (sender, _queue) = Sender::unread(Format::Json, 1);
-        let mut log = AccessLog::new(sender, Arc::new(metrics::Worker::new(0)));
+        let mut log = AccessLog::new(sender, Arc::new(metrics::Worker::new()));
 
         assert!(log.record(&entry()));
         assert!(!log.record(&entry()));
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_full_buffer_flushes_itself() {
         let (sender, queue) = Sender::unread(Format::Json, 1);
-        let mut log = AccessLog::new(sender, Arc::new(metrics::Worker::new(0)));
+        let mut log = AccessLog::new(sender, Arc::new(metrics::Worker::new()));
         let target = [b'a'; 4096];
 
         for _ in 0..FLUSH_BYTES / 4096 {
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn lines_that_find_the_queue_full_are_counted_and_nothing_waits() {
         let (sender, _queue) = Sender::unread(Format::Combined, 1);
-        let metrics = Arc::new(metrics::Worker::new(0));
+        let metrics = Arc::new(metrics::Worker::new());
         let mut log = AccessLog::new(sender, Arc::clone(&metrics));
 
         for lines in 1..=3 {

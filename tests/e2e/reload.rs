@@ -1,0 +1,115 @@
+//! A changed configuration, while requests and tunnels go on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::harness::{Gateway, Length, Origin, Setup, set_up, until};
+
+const APPLIED: &str = "gateway_reloads_total{result=\"applied\"}";
+const REFUSED: &str = "gateway_reloads_total{result=\"refused\"}";
+
+fn to(origin: &Origin) -> Setup {
+    set_up().to(&[origin.address])
+}
+
+/// Until the worker has it: control publishes first and counts with it.
+fn reload_and_see(gateway: &Gateway, setup: Setup, body: &str) {
+    gateway.reload(setup);
+    until("the new configuration to serve", || gateway.get("/").text() == body);
+}
+
+#[test]
+fn the_next_request_is_served_by_the_new_one() {
+    let (old, new) = (Origin::saying("old"), Origin::saying("new"));
+    let gateway = to(&old).start();
+    let mut client = gateway.client();
+    assert_eq!(client.get("/").text(), "old");
+    reload_and_see(&gateway, to(&new), "new");
+    assert_eq!(client.get("/").text(), "new", "on the same connection");
+    assert_eq!(gateway.metric(APPLIED), 1.0);
+    let removed = set_up().upstream("main", &[new.address]).route("path = '/x'\nupstream = 'main'");
+    gateway.reload(removed);
+    until("the route to be gone", || client.get("/").status == 404);
+}
+
+#[test]
+fn what_has_not_changed_keeps_its_connections() {
+    let origin = Origin::saying("hello");
+    let gateway = to(&origin).start();
+    let mut client = gateway.client();
+    client.get("/");
+    let other =
+        to(&origin).set("timeouts", "response = '59s'").route("host = 'x'\nupstream = 'main'");
+    gateway.reload(other);
+    for _ in 0..5 {
+        client.get("/");
+    }
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(gateway.metric("gateway_upstream_requests_total{upstream=\"main\"}"), 6.0);
+}
+
+#[test]
+fn no_request_is_lost() {
+    let origins = [Origin::saying("hello"), Origin::saying("hello")];
+    let gateway = to(&origins[0]).start();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = gateway.client();
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/").text(), "hello");
+                    assert_eq!(gateway.get("/").text(), "hello");
+                }
+            });
+        }
+        for round in 0..100 {
+            gateway.reload(to(&origins[round % 2]));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(gateway.metric(APPLIED), 100.0);
+    assert!(origins.iter().all(|origin| !origin.requests().is_empty()));
+}
+
+#[test]
+fn a_tunnel_lives_on() {
+    let origin = crate::websocket::echo(5);
+    let gateway = to(&origin).start();
+    let mut client = gateway.client();
+    assert_eq!(client.send(crate::websocket::HANDSHAKE).head().0, 101);
+    assert_eq!(client.body(Length::Exactly(5)), b"hello");
+    let elsewhere = Origin::saying("elsewhere");
+    for _ in 0..10 {
+        reload_and_see(&gateway, to(&elsewhere), "elsewhere");
+    }
+    client.send("still");
+    assert_eq!(client.body(Length::Exactly(5)), b"still");
+    client.half_close();
+    client.expect_close();
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_is_told() {
+    let origin = Origin::saying("hello");
+    let gateway = to(&origin).start();
+    gateway.reload_text("[limits]\nfields = 'many'\n");
+    assert_eq!(gateway.metric(REFUSED), 1.0);
+    let log = gateway.log();
+    assert!(log.contains("not reloaded: ") && log.contains(".toml:2: limits.fields:"), "{log}");
+    assert_eq!(gateway.get("/").text(), "hello");
+    gateway.reload(to(&origin));
+    assert_eq!(gateway.metric(APPLIED), 1.0);
+}
+
+#[test]
+fn what_takes_a_restart_is_named() {
+    let origin = Origin::saying("hello");
+    let gateway = to(&origin).start();
+    gateway.reload(to(&origin).listeners(2).set("access_log", "format = 'json'"));
+    assert_eq!(gateway.metric(REFUSED), 1.0);
+    let log = gateway.log();
+    let line = "changed, which takes a restart: listeners (their addresses), access_log";
+    assert!(log.contains(line), "{log}");
+    assert_eq!(gateway.get("/").text(), "hello");
+}
