@@ -71,6 +71,10 @@ pub struct Run {
     #[arg(long, value_name = "CPUS")]
     cores: Option<String>,
 
+    /// What workers wait by: io_uring, epoll, or auto: io_uring where it can be used [default: auto]
+    #[arg(long, value_name = "DRIVER", value_parser = ["auto", "io_uring", "epoll"])]
+    driver: Option<String>,
+
     /// Where /metrics, /healthz and /readyz are served, or "off" [default: 127.0.0.1:9901]
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<String>,
@@ -144,6 +148,7 @@ impl Run {
     pub fn overrides(&self) -> Overrides {
         Overrides {
             cores: self.cores.clone(),
+            driver: self.driver.clone(),
             listen: self.listen.clone(),
             upstream: self.upstream.clone(),
             admin: self.admin.clone(),
@@ -202,13 +207,14 @@ mod tests {
     #[test]
     fn every_flag_becomes_an_override() {
         let run = run("gateway --listen 127.0.0.1:80 --listen [::1]:80 --upstream a:1 \
-                       --upstream b:2 --cores 0-1 --admin off --access-log json \
+                       --upstream b:2 --cores 0-1 --driver epoll --admin off --access-log json \
                        --xdp-interface eth0 --xdp-interface eth1 --xdp-mode generic --xdp-enforce \
                        --conn-rate 50/s --conn-burst 200 --xdp-object o");
         assert_eq!(
             run.overrides(),
             Overrides {
                 cores: Some("0-1".into()),
+                driver: Some("epoll".into()),
                 listen: vec!["127.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()],
                 upstream: vec!["a:1".into(), "b:2".into()],
                 admin: Some("off".into()),

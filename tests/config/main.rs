@@ -111,7 +111,7 @@ fn without_flags_and_file_it_says_what_to_give() {
 #[test]
 fn flags_win_over_the_file() {
     let file = r#"
-        runtime.cores = 99
+        runtime = { cores = 99, driver = "kqueue" }
         admin.address = "nowhere"
         access_log = { format = "xml", path = "/log" }
         listeners = 1
@@ -127,6 +127,7 @@ fn flags_win_over_the_file() {
     "#;
     let flags = Overrides {
         cores: Some("2-3".to_owned()),
+        driver: Some("epoll".to_owned()),
         listen: vec![address("127.0.0.1:1")],
         upstream: vec!["127.0.0.1:2".to_owned()],
         admin: Some("off".to_owned()),
@@ -139,7 +140,7 @@ fn flags_win_over_the_file() {
         xdp_object: Some("a.o".into()),
     };
     let same = r#"
-        runtime.cores = "2-3"
+        runtime = { cores = "2-3", driver = "epoll" }
         admin.address = "off"
         access_log = { format = "combined", path = "-" }
         listeners = [{ address = "127.0.0.1:1" }]

@@ -86,8 +86,9 @@ fn gateway(folder: PathBuf, origin: SocketAddr) -> Proxy {
         .unwrap();
     let file = folder.join("gateway.toml");
     std::fs::write(&file, text).unwrap();
+    let driver = std::env::var("GATEWAY_TEST_DRIVER").unwrap_or("auto".to_owned());
     let mut process = Command::new(env!("CARGO_BIN_EXE_gateway"))
-        .args(["run", "--cores", "1", "--config"])
+        .args(["run", "--cores", "1", "--driver", &driver, "--config"])
         .arg(file)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

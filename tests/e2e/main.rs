@@ -18,6 +18,7 @@ mod clients;
 mod command_line;
 mod connections;
 mod drain;
+mod driver;
 mod endpoints;
 mod forwarding;
 mod greedy;

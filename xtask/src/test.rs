@@ -22,6 +22,8 @@ pub enum Step {
     Doc,
     /// Unit tests, end to end, the configuration, the kernel program
     Tests,
+    /// End to end and the rules of HTTP once more, on epoll in place of io_uring
+    Epoll,
     /// The rules of HTTP, beside nginx and HAProxy
     Conformance,
     /// The committed BPF object is what the sources give
@@ -42,6 +44,10 @@ impl Step {
                 &[("RUSTDOCFLAGS", "-D warnings")],
             ),
             Self::Tests => cargo(&["test", "--workspace"], &[]),
+            Self::Epoll => cargo(
+                &["test", "--package", "gateway", "--test", "e2e", "--test", "conformance"],
+                &[("GATEWAY_TEST_DRIVER", "epoll")],
+            ),
             Self::Conformance => conformance::run(true),
             Self::Ebpf => ebpf::build(true),
         }

@@ -19,6 +19,7 @@ use crate::exchange::{Limits, Pages, ProxyProtocol, Timeouts, Trust};
 use crate::http::ambiguity::{Ambiguities, Ambiguity};
 use crate::http::forwarded;
 use crate::net::proxy_protocol;
+use crate::net::rt::Driver;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
 use crate::{upstream, xdp};
@@ -29,6 +30,10 @@ pub(super) const UPSTREAM_DEFAULT: &str = "default";
 /// What `xdp.mode` may be.
 pub(super) const MODES: [(&str, xdp::Mode); 3] =
     [("native", xdp::Mode::Native), ("generic", xdp::Mode::Generic), ("auto", xdp::Mode::Auto)];
+
+/// What `runtime.driver` may be.
+const DRIVERS: [(&str, Option<Driver>); 3] =
+    [("auto", None), ("io_uring", Some(Driver::IoUring)), ("epoll", Some(Driver::Epoll))];
 
 /// What `access_log.format` may be.
 const FORMATS: [(&str, Option<access_log::Format>); 3] = [
@@ -105,7 +110,7 @@ fn not_utf8(bytes: &[u8], position: usize) -> Problem {
 }
 
 fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
-    let (cores, drain_timeout, tunnel_drain_timeout) =
+    let Runtime { cores, driver, drain_timeout, tunnel_drain_timeout } =
         root.table("runtime", |table| runtime(table, cpus));
     let timeouts = root.table("timeouts", timeouts);
     let limits = root.table("limits", limits);
@@ -120,6 +125,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let routes = routes(root, &upstreams);
     Config {
         cores,
+        driver,
         drain_timeout,
         tunnel_drain_timeout,
         timeouts,
@@ -134,12 +140,25 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     }
 }
 
-fn runtime(table: &mut Section<'_>, cpus: &[usize]) -> (Vec<usize>, Duration, Duration) {
-    (
-        table.value("cores", cpus.to_vec(), |kind| cores(kind, cpus)),
-        table.value("drain_timeout", DRAIN_TIMEOUT_DEFAULT, duration(DRAIN_TIMEOUT)),
-        table.value("tunnel_drain_timeout", TUNNEL_DRAIN_TIMEOUT_DEFAULT, duration(DRAIN_TIMEOUT)),
-    )
+/// The keys of `[runtime]`.
+struct Runtime {
+    cores: Vec<usize>,
+    driver: Option<Driver>,
+    drain_timeout: Duration,
+    tunnel_drain_timeout: Duration,
+}
+
+fn runtime(table: &mut Section<'_>, cpus: &[usize]) -> Runtime {
+    Runtime {
+        cores: table.value("cores", cpus.to_vec(), |kind| cores(kind, cpus)),
+        driver: table.value("driver", None, word(&DRIVERS)),
+        drain_timeout: table.value("drain_timeout", DRAIN_TIMEOUT_DEFAULT, duration(DRAIN_TIMEOUT)),
+        tunnel_drain_timeout: table.value(
+            "tunnel_drain_timeout",
+            TUNNEL_DRAIN_TIMEOUT_DEFAULT,
+            duration(DRAIN_TIMEOUT),
+        ),
+    }
 }
 
 fn timeouts(table: &mut Section<'_>) -> Timeouts {

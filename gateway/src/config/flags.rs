@@ -11,6 +11,7 @@ use super::file::{Kind, Table, Value};
 pub(super) fn lay_over(root: &mut Table, flags: &Overrides) {
     let text = |text: &String| Kind::Text(text.clone());
     set(root, "--cores", "runtime", "cores", flags.cores.as_ref().map(text));
+    set(root, "--driver", "runtime", "driver", flags.driver.as_ref().map(text));
     set(root, "--admin", "admin", "address", flags.admin.as_ref().map(text));
     set(root, "--access-log", "access_log", "format", flags.access_log.as_ref().map(text));
     let standard_output = flags.access_log.as_ref().map(|_| Kind::Text("-".to_owned()));

@@ -22,6 +22,7 @@ pub use error::{Error, Place, Problem};
 
 use crate::exchange::{Limits, Pages, Timeouts, Trust};
 use crate::http::ambiguity::Ambiguities;
+use crate::net::rt::Driver;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
 use crate::{upstream, xdp};
@@ -54,6 +55,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub struct Config {
     /// CPUs to pin a worker to each, in order, at least one.
     pub cores: Vec<usize>,
+    /// What workers wait by; `None` for io_uring where it can be used.
+    pub driver: Option<Driver>,
     /// How long requests in flight get when the gateway stops.
     pub drain_timeout: Duration,
     /// How long tunnels get; counted from the same moment, so never less.
@@ -107,6 +110,8 @@ pub struct Route {
 pub struct Overrides {
     /// `--cores`, as `runtime.cores`.
     pub cores: Option<String>,
+    /// `--driver`, as `runtime.driver`.
+    pub driver: Option<String>,
     /// `--listen`: replaces every listener of the file.
     pub listen: Vec<SocketAddr>,
     /// `--upstream HOST:PORT`: one upstream of these endpoints, serving every host and path, in

@@ -58,6 +58,8 @@ pub enum Error {
         /// How many should.
         workers: usize,
     },
+    /// The driver asked for cannot be used here.
+    Driver(String),
     /// A worker could not go on.
     Died {
         /// Which worker.
@@ -95,6 +97,7 @@ impl fmt::Display for Error {
             Self::StartTimeout { listening, workers } => {
                 write!(f, "only {listening} of {workers} workers came up in time")
             }
+            Self::Driver(reason) => write!(f, "io_uring cannot be used: {reason}"),
             Self::Died { worker, reason } => write!(f, "worker {worker} died: {reason}"),
             Self::Cut { connections, second_signal: false } => {
                 write!(f, "drain timeout: {connections} connections were cut")
@@ -139,7 +142,9 @@ impl std::error::Error for Error {
             | Self::AccessLog { source, .. }
             | Self::Worker { source, .. } => Some(source),
             Self::Xdp(source) => Some(source.as_ref()),
-            Self::StartTimeout { .. } | Self::Died { .. } | Self::Cut { .. } => None,
+            Self::StartTimeout { .. } | Self::Driver(_) | Self::Died { .. } | Self::Cut { .. } => {
+                None
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod cpus;
 mod descriptors;
+mod driver;
 mod error;
 mod lifecycle;
 mod listen;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unb
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::net::rt::Driver;
 use crate::telemetry::{access_log, prometheus};
 use crate::worker::Generation;
 use crate::worker::mailbox::{self, Handle};
@@ -78,6 +80,7 @@ pub fn run(config: Config, load: reload::Load) -> Result<(), Error> {
 async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), Error> {
     let started = SystemTime::now();
     let descriptors = descriptors::raise_limit();
+    let driver = driver::choose(config.driver)?;
     let endpoints = resolver::resolve(&config.upstreams)?;
     let groups = listen::bind_all(&config.listeners, config.cores.len())?;
     let admin = config.admin.map(admin::bind).transpose()?;
@@ -103,6 +106,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let ledger = tokio::spawn(offences::keep(reported, stopped));
     let running = Arc::new(config);
     let workers = Workers {
+        driver,
         connections_max: descriptors::connections_max(&running, descriptors),
         generation: Generation { config: Arc::clone(&running), endpoints: Arc::new(endpoints) },
         access_log,
@@ -189,6 +193,7 @@ fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters,
 
 /// What all workers are started from.
 struct Workers {
+    driver: Driver,
     generation: Generation,
     access_log: Option<access_log::Sender>,
     connections_max: usize,
@@ -209,6 +214,7 @@ impl Workers {
             let spec = worker::Spec {
                 index,
                 core: *core,
+                driver: self.driver,
                 generation: self.generation.clone(),
                 listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
                 metrics: Arc::clone(metrics),
@@ -475,6 +481,7 @@ mod tests {
     fn config(listen: SocketAddr, admin: Option<SocketAddr>) -> Config {
         Config {
             cores: vec![0],
+            driver: None,
             drain_timeout: Duration::from_secs(1),
             tunnel_drain_timeout: Duration::from_secs(1),
             timeouts: Default::default(),

@@ -21,6 +21,7 @@ pub(super) fn prepare(load: &Load, running: &Config) -> Result<Generation, Strin
     let config = load().map_err(|error| error.to_string())?;
     let fixed = [
         ("runtime.cores", config.cores == running.cores),
+        ("runtime.driver", config.driver == running.driver),
         ("limits.connections", config.limits.connections == running.limits.connections),
         ("listeners (their addresses)", addresses(&config).eq(addresses(running))),
         ("admin", config.admin == running.admin),

@@ -22,7 +22,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::config::Config;
 use crate::downstream::{Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
-use crate::net::rt::{self, Bell};
+use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines, Listener};
 use crate::routing::Table;
 use crate::telemetry::access_log::AccessLog;
@@ -37,6 +37,8 @@ pub struct Spec {
     pub index: usize,
     /// The CPU to run on.
     pub core: usize,
+    /// What it waits by.
+    pub driver: Driver,
     /// What to serve by, at first.
     pub generation: Generation,
     /// This worker's member of each listener's SO_REUSEPORT group, in the configuration's order.
@@ -79,7 +81,7 @@ fn main(spec: Spec, inbox: Inbox) {
     let (worker, events) = (spec.index, Arc::clone(&spec.events));
     let ended = panic::catch_unwind(AssertUnwindSafe(|| {
         pin_to(spec.core)?;
-        rt::run(serve(spec, inbox))?
+        rt::run(spec.driver, serve(spec, inbox))?
     }));
     events(match ended {
         Ok(Ok(())) => Event::Drained { worker },
@@ -108,7 +110,7 @@ async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
     let current = Rc::new(Current::new(lasting.shared(&spec.generation, None)?));
     rt::spawn(follow(lasting, reload, inbox.next, Rc::clone(&current)), || {});
     rt::spawn(Rc::clone(&deadlines).run(), || {});
-    tracing::debug!(worker = spec.index, core = spec.core, driver = rt::driver(), "worker started");
+    tracing::debug!(worker = spec.index, core = spec.core, driver = %spec.driver, "worker started");
     (spec.events)(Event::Listening { worker: spec.index });
 
     let door = Rc::new(Door::new(Rc::clone(&current), spec.connections_max));

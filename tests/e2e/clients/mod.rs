@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 /// Debian's, which has the modules that `cargo xtask setup` installs; another Python may come
 /// first on the PATH.
-const PYTHON: &str = "/usr/bin/python3";
+pub const PYTHON: &str = "/usr/bin/python3";
 
 /// Seconds any program may take, after which its test fails.
 const PROGRAM_SECONDS: &str = "60";
@@ -53,12 +53,12 @@ fn succeeded(output: &Output) -> String {
 }
 
 /// The path of a script that lies here.
-fn script(name: &str) -> String {
+pub fn script(name: &str) -> String {
     format!("{}/../tests/e2e/clients/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Whether Debian's Python has a module.
-fn has_module(module: &str) -> bool {
+pub fn has_module(module: &str) -> bool {
     let there = run(PYTHON, &["-I", "-c", &format!("import {module}")])
         .is_some_and(|output| output.status.success());
     if !there {

@@ -98,8 +98,9 @@ impl Setup {
     }
 
     fn text(mut self) -> String {
-        let cores = format!("cores = {:?}\n", self.cores);
-        self.tables.entry("runtime").or_default().push_str(&cores);
+        let driver = std::env::var("GATEWAY_TEST_DRIVER").unwrap_or("auto".to_owned());
+        let runtime = format!("cores = {:?}\ndriver = {driver:?}\n", self.cores);
+        self.tables.entry("runtime").or_default().push_str(&runtime);
         let mut text = String::new();
         for (table, lines) in self.tables {
             writeln!(text, "[{table}]\n{lines}").unwrap();
