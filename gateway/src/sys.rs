@@ -3,13 +3,14 @@
 #![expect(unsafe_code, reason = "a raw descriptor is borrowed here and nowhere else")]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 /// Shuts down reading, writing or both on a socket; whatever waits on it is woken.
 ///
@@ -46,6 +47,33 @@ pub fn is_broken(fd: RawFd) -> bool {
 /// Whether a connected socket has bytes to read.
 pub fn has_bytes(socket: &impl AsRawFd) -> bool {
     peek(socket).is_ok_and(|count| count > 0)
+}
+
+/// Reads what a socket has, without waiting.
+///
+/// # Errors
+/// Those of recv(2); `WouldBlock` when there is nothing yet.
+pub fn receive(socket: &impl AsRawFd, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let ((read, _), _) = recv(borrow(socket), room, RecvFlags::DONTWAIT)?;
+    Ok(read.len())
+}
+
+/// Writes what a socket has room for, without waiting. It leaves with the end of the stream, in one
+/// packet if it fits, so the end must follow at once.
+///
+/// # Errors
+/// Those of send(2); `WouldBlock` when there is no room.
+pub fn send_before_end(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+    send(borrow(socket), bytes, flags).map_err(io::Error::from)
+}
+
+/// Whether a listening socket has a connection to accept.
+pub fn is_readable(socket: &impl AsRawFd) -> bool {
+    let socket = borrow(socket);
+    let mut polled = [PollFd::new(&socket, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut polled, Some(&now)), Ok(1..))
 }
 
 fn peek(socket: &impl AsRawFd) -> Result<usize, Errno> {

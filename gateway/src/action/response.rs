@@ -94,6 +94,9 @@ impl Response<'_, '_> {
         if !buffer.prepend(out.filled()) {
             writer.write(&mut out).await?;
         }
+        if body.is_done() && !shape.persistent {
+            writer.last();
+        }
         self.resources.buffers.give_head(out);
         writer.write(buffer).await?;
         self.rest(reader, &mut writer, &mut body, buffer, &mut surplus).await?;

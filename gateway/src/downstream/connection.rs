@@ -67,14 +67,17 @@ pub async fn run(current: Rc<Current>, stream: Stream, socket: SocketAddr, liste
         shared.resources.metrics.downstream_bytes_out.add(sent - sent_before);
         match next {
             Next::Keep => {}
-            Next::Close => break,
             Next::Reset => {
                 connection.stream.reset_on_close();
                 break;
             }
-            // Boxed, as few connections end like this.
-            Next::Linger => {
-                Box::pin(connection.linger(&shared)).await;
+            Next::Close | Next::Linger => {
+                connection.stream.writer.finish();
+                // To close with bytes unread would be a reset.
+                if next == Next::Linger || connection.stream.reader.has_bytes() {
+                    // Boxed, as few connections end like this.
+                    Box::pin(connection.linger(&shared)).await;
+                }
                 break;
             }
         }
@@ -166,9 +169,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection without losing the answer just sent.
+    /// Reads what the client still sends, so that it can read the answer just sent.
     async fn linger(&mut self, shared: &Shared) {
-        self.stream.writer.finish();
         let until = shared.resources.deadlines.after(LINGER);
         let mut buffer = shared.resources.buffers.body();
         while let Ok(1..) = self.stream.reader.read(&mut buffer, usize::MAX, until).await {

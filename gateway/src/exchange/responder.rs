@@ -103,6 +103,11 @@ impl ResponseWriter<'_> {
         self.writer.write_paced(buffer, &mut self.pace).await.map_err(client_error)
     }
 
+    /// Promises that the connection ends right after the next write.
+    pub fn last(&mut self) {
+        self.writer.last();
+    }
+
     /// What it writes on.
     pub fn writer(&self) -> &Writer {
         self.writer
@@ -131,6 +136,9 @@ async fn write(
     resources: &Resources,
     answer: Answer<'_>,
 ) -> Result<(), Error> {
+    if !answer.persistent {
+        writer.last();
+    }
     let mut out = BytesMut::with_capacity(256 + answer.body.len());
     encode::answer(&mut out, answer, resources.date.borrow_mut().at(SystemTime::now()));
     let gap = resources.timeouts.body;

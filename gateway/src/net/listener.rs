@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use monoio::net::TcpListener as Waiter;
 
+use crate::sys;
+
 /// One member of a listener's SO_REUSEPORT group.
 ///
 /// It waits by polling and accepts by plain system calls: a dropped wait loses nothing, where a
@@ -30,6 +32,11 @@ impl Listener {
     /// When the socket can be waited on no longer.
     pub async fn ready(&self) -> io::Result<()> {
         self.waiter.readable(false).await
+    }
+
+    /// Whether a connection waits: to find out by accepting would make and throw away a socket.
+    pub fn is_ready(&self) -> bool {
+        sys::is_readable(&self.socket)
     }
 
     /// A connection that is already made; `None` when there is no more.

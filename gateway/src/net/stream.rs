@@ -5,11 +5,12 @@
     reason = "monoio's owned halves say goodbye when dropped and lend no socket"
 )]
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
+use std::future::Future;
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -67,10 +68,10 @@ impl Stream {
     fn new(socket: TcpStream, deadlines: &Rc<Deadlines>) -> Self {
         let fd = socket.as_raw_fd();
         let timer = |direction| Timer::new(Rc::clone(deadlines), fd, direction);
-        let socket = Socket(Rc::new(UnsafeCell::new(socket)));
+        let socket = Socket::new(socket);
         Self {
-            reader: Reader { timer: timer(Direction::Read), socket: socket.clone() },
-            writer: Writer { timer: timer(Direction::Write), socket, sent: 0 },
+            reader: Reader { timer: timer(Direction::Read), socket: socket.clone(), hopeful: true },
+            writer: Writer { timer: timer(Direction::Write), socket, sent: 0, last: false },
         }
     }
 
@@ -130,6 +131,8 @@ pub struct Reader {
     // Before the socket, so that it is dropped first: see `Timer`.
     timer: Timer,
     socket: Socket,
+    /// Whether bytes are likely to be there already.
+    hopeful: bool,
 }
 
 impl Reader {
@@ -150,12 +153,18 @@ impl Reader {
     /// `TimedOut` when the deadline passes first.
     pub async fn idle(&mut self, until: Deadline) -> io::Result<()> {
         self.timer.arm_idle(until);
-        let result = self.socket.get().readable(false).await;
-        if self.timer.expired() && !sys::has_bytes(self.socket.get()) {
+        let result = self.socket.wait(self.socket.get().readable(false)).await;
+        self.hopeful = result.is_ok();
+        if self.timer.expired() && !self.has_bytes() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.timer.disarm();
         result
+    }
+
+    /// Whether there are bytes to read.
+    pub fn has_bytes(&self) -> bool {
+        sys::has_bytes(self.socket.get())
     }
 
     /// Waits until there is something to read, holding no buffer.
@@ -164,7 +173,8 @@ impl Reader {
     /// `TimedOut` when the deadline passes first.
     pub async fn ready(&mut self, until: Deadline) -> io::Result<()> {
         self.timer.arm(until);
-        let result = self.socket.get().readable(false).await;
+        let result = self.socket.wait(self.socket.get().readable(false)).await;
+        self.hopeful = result.is_ok();
         if self.timer.expired() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -182,12 +192,18 @@ impl Reader {
         max: usize,
         until: Deadline,
     ) -> io::Result<usize> {
-        self.timer.arm(until);
         let room = buffer.spare().min(max);
+        if mem::take(&mut self.hopeful)
+            && let Some(result) = self.read_now(buffer, room)
+        {
+            return result;
+        }
+        self.timer.arm(until);
         let bytes = mem::take(&mut buffer.bytes);
         let from = bytes.len();
         let to = from + room;
-        let (result, slice) = self.socket.get_mut().read(SliceMut::new(bytes, from, to)).await;
+        let reading = self.socket.get_mut().read(SliceMut::new(bytes, from, to));
+        let (result, slice) = self.socket.wait(reading).await;
         buffer.bytes = slice.into_inner();
         match result {
             Ok(count) if count > 0 => {
@@ -198,6 +214,26 @@ impl Reader {
             end => end,
         }
     }
+
+    /// Reads by a plain system call; `None` when there is nothing yet. Where bytes are there, this
+    /// is cheaper than a turn of the ring.
+    fn read_now(&mut self, buffer: &mut Buffer, room: usize) -> Option<io::Result<usize>> {
+        let spare = buffer.bytes.spare_capacity_mut();
+        let spare = spare.get_mut(..room)?;
+        let count = match sys::receive(self.socket.get(), spare) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        if count > 0 {
+            self.timer.disarm();
+        } else if self.timer.expired() {
+            return Some(Err(io::ErrorKind::TimedOut.into()));
+        }
+        // SAFETY: the kernel has written that many bytes there.
+        unsafe { buffer.bytes.set_len(buffer.bytes.len() + count) };
+        Some(Ok(count))
+    }
 }
 
 /// The half that writes.
@@ -206,6 +242,8 @@ pub struct Writer {
     timer: Timer,
     socket: Socket,
     sent: u64,
+    /// Whether what is written next ends the connection.
+    last: bool,
 }
 
 impl Writer {
@@ -222,14 +260,26 @@ impl Writer {
     /// # Errors
     /// `TimedOut` when the peer is slower than `pace` allows; those of send(2).
     pub async fn write_paced(&mut self, buffer: &mut Buffer, pace: &mut Pace) -> io::Result<()> {
-        let mut bytes = mem::take(&mut buffer.bytes);
         let mut from = buffer.start;
+        if self.last {
+            match sys::send_before_end(self.socket.get(), buffer.filled()) {
+                Ok(count) => {
+                    self.sent += count as u64;
+                    pace.record(Duration::ZERO, count);
+                    from += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut bytes = mem::take(&mut buffer.bytes);
         let mut result = Ok(());
         while from < bytes.len() {
             let begun = Instant::now();
             self.timer.arm(self.timer.after(pace.allowance()));
             let to = bytes.len();
-            let (written, slice) = self.socket.get_mut().write(Slice::new(bytes, from, to)).await;
+            let writing = self.socket.get_mut().write(Slice::new(bytes, from, to));
+            let (written, slice) = self.socket.wait(writing).await;
             bytes = slice.into_inner();
             match written {
                 Ok(count) if count > 0 => {
@@ -250,6 +300,12 @@ impl Writer {
         result
     }
 
+    /// Promises that the connection is closed, or [finished](Self::finish), right after the next
+    /// write, which then leaves together with the end.
+    pub fn last(&mut self) {
+        self.last = true;
+    }
+
     /// Bytes written since the connection began.
     pub fn sent(&self) -> u64 {
         self.sent
@@ -264,12 +320,24 @@ impl Writer {
 
 /// What both halves hold. Dropping one does nothing; dropping both closes.
 #[derive(Clone, Debug)]
-struct Socket(Rc<UnsafeCell<TcpStream>>);
+struct Socket(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    stream: UnsafeCell<ManuallyDrop<TcpStream>>,
+    /// Operations given to the runtime of which it is not known that they have ended.
+    in_flight: Cell<u32>,
+}
 
 impl Socket {
+    fn new(stream: TcpStream) -> Self {
+        let stream = UnsafeCell::new(ManuallyDrop::new(stream));
+        Self(Rc::new(Shared { stream, in_flight: Cell::new(0) }))
+    }
+
     fn get(&self) -> &TcpStream {
         // SAFETY: see `get_mut`.
-        unsafe { &*self.0.get() }
+        unsafe { &*self.0.stream.get() }
     }
 
     #[expect(clippy::mut_from_ref, reason = "reading and writing go on at the same time")]
@@ -277,6 +345,29 @@ impl Socket {
         // SAFETY: as in monoio's own halves. All of it stays on one thread. An operation clones the
         // descriptor before it waits for the first time and does not touch the stream afterwards,
         // so no two references are ever used at once.
-        unsafe { &mut *self.0.get() }
+        unsafe { &mut *self.0.stream.get() }
+    }
+
+    /// Waits for an operation on the socket. One that is dropped before its end counts as in flight
+    /// for good.
+    async fn wait<F: Future>(&self, operation: F) -> F::Output {
+        let in_flight = &self.0.in_flight;
+        in_flight.set(in_flight.get() + 1);
+        let output = operation.await;
+        in_flight.set(in_flight.get() - 1);
+        output
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: it is taken once, here, and nobody is left to use it.
+        let stream = unsafe { ManuallyDrop::take(self.stream.get_mut()) };
+        if self.in_flight.get() == 0 {
+            // monoio would close by two operations of the ring, the second of which cancels the
+            // first; a socket nothing waits for can as well be closed at once.
+            // SAFETY: the descriptor is the stream's own, which has given it up.
+            drop(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) });
+        }
     }
 }

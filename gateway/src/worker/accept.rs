@@ -70,6 +70,9 @@ impl Door {
                         break;
                     }
                 }
+                if !listener.is_ready() {
+                    break;
+                }
             }
         }
     }
