@@ -155,15 +155,16 @@ async fn exchange<'w>(
     };
     let request_sent = || {
         context.sent_at.set(Some(Instant::now()));
-        let by = resources.deadlines.after(resources.timeouts.response);
+        let by = Deadline::after(resources.timeouts.response);
         response.head_by.set(by);
         by
     };
     let (client, endpoint) = (reader.watcher(), stream.reader.watcher());
+    let responding = pin!(response.relay(&mut stream.reader, responder));
     if sent_at_once || !sent {
         request_sent();
         let watch = client.watch(&endpoint);
-        let ended = response.relay(&mut stream.reader, responder).await;
+        let ended = responding.await;
         drop(watch);
         return match ended {
             Ok(ended) => Ok(Ended { reusable: ended.reusable && sent, ..ended }),
@@ -172,16 +173,14 @@ async fn exchange<'w>(
         };
     }
 
-    let alarm = stream.reader.timer().alarm();
     // Boxed, because most requests never come here and every connection's task would hold room
     // for it.
     let uploading = Box::pin(upload.run(reader, &mut stream.writer));
-    let responding = pin!(response.relay(&mut stream.reader, responder));
     match select(uploading, responding).await {
         Either::Left((uploaded @ (Ok(()) | Err(Error::UpstreamGone)), responding)) => {
             let by = request_sent();
             if context.status.get() == 0 {
-                alarm.arm(by);
+                endpoint.arm(by);
             }
             let watch = client.watch(&endpoint);
             let ended = responding.await;
@@ -255,8 +254,8 @@ impl Upload<'_, '_> {
         let mut buffer = self.resources.buffers.body();
         while !self.body.is_done() {
             buffer.clear();
-            let begun = Instant::now();
-            let until = self.resources.deadlines.after(pace.allowance());
+            let begun = Deadline::now();
+            let until = Deadline::after(pace.allowance());
             match reader.read(&mut buffer, self.body.wanted(), until).await {
                 Ok(count) if count > 0 => {
                     pace.record(begun.elapsed(), count);

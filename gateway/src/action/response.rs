@@ -211,7 +211,7 @@ impl Response<'_, '_> {
     ) -> Result<(), Error> {
         while !body.is_done() {
             buffer.clear();
-            let until = self.resources.deadlines.after(self.resources.timeouts.body);
+            let until = Deadline::after(self.resources.timeouts.body);
             match reader.read(buffer, body.wanted(), until).await {
                 Ok(0) if body.end(buffer) => {}
                 Ok(0) => return Err(Error::ResponseCut),

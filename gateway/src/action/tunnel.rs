@@ -12,7 +12,7 @@ use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Resources, ResponseWriter};
 use crate::net::deadline::Alarm;
 use crate::net::stream::spare;
-use crate::net::{Buffer, Reader, Stream, Writer};
+use crate::net::{Buffer, Deadline, Reader, Stream, Writer};
 use crate::telemetry::metrics;
 
 /// The client's side of a tunnel.
@@ -113,9 +113,9 @@ struct Direction<'a> {
 
 impl Direction<'_> {
     async fn carry(self, mut to: Sink<'_, '_>) -> Result<(), Error> {
-        let Resources { buffers, deadlines, timeouts, metrics, .. } = self.resources;
+        let Resources { buffers, timeouts, metrics, .. } = self.resources;
         loop {
-            let until = deadlines.after(self.silence.get());
+            let until = Deadline::after(self.silence.get());
             // No buffer while nothing comes: most tunnels are silent most of the time.
             let mut read = self.reader.ready(until).await.map(|()| 0);
             let mut buffer = buffers.body();
@@ -127,7 +127,7 @@ impl Direction<'_> {
                     to.finish();
                     // The other side is done, or about to be.
                     self.silence.set(timeouts.body);
-                    self.other.arm(deadlines.after(timeouts.body));
+                    self.other.arm(Deadline::after(timeouts.body));
                     return Ok(());
                 }
                 Ok(count) => {
@@ -135,7 +135,7 @@ impl Direction<'_> {
                     self.counter.add(count as u64);
                     to.write(&mut buffer, timeouts.body).await?;
                     buffers.give_body(buffer);
-                    self.other.arm(deadlines.after(self.silence.get()));
+                    self.other.arm(Deadline::after(self.silence.get()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     metrics.deadline(metrics::Deadline::Tunnel);

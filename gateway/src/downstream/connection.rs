@@ -56,6 +56,8 @@ pub async fn run(current: Rc<Current>, stream: Stream, socket: SocketAddr, liste
         if let Err(error) = Box::pin(connection.begin(&shared)).await {
             return serve::note_refusal(&shared, &connection, error);
         }
+    } else {
+        connection.read_ahead(&shared.resources);
     }
     drop(shared);
     let mut sent = 0;
@@ -98,6 +100,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes what was sent while the connection waited to be accepted, which saves waiting for it.
+    fn read_ahead(&mut self, resources: &Resources) {
+        let mut buffer = resources.buffers.head();
+        let count = self.stream.reader.read_now(&mut buffer);
+        if count == 0 {
+            return resources.buffers.give_head(buffer);
+        }
+        resources.metrics.downstream_bytes_in.add(count as u64);
+        self.buffer = buffer;
+    }
+
     /// Waits for the next request, giving the buffer away meanwhile. False when there is none.
     async fn wait(&mut self, current: &Current) -> bool {
         if !self.buffer.is_empty() {
@@ -119,7 +132,7 @@ impl Connection {
         if resources.draining.get() {
             Deadline::PASSED
         } else {
-            resources.deadlines.after(resources.timeouts.keep_alive)
+            Deadline::after(resources.timeouts.keep_alive)
         }
     }
 
@@ -146,7 +159,7 @@ impl Connection {
     ) -> Result<Option<Framing>, Error> {
         let resources = &shared.resources;
         let limits = resources.head_limits();
-        let until = resources.deadlines.after(resources.timeouts.head);
+        let until = Deadline::after(resources.timeouts.head);
         let mut scan = Scan::default();
         loop {
             if scan.is_at_start() {
@@ -171,7 +184,7 @@ impl Connection {
 
     /// Reads what the client still sends, so that it can read the answer just sent.
     async fn linger(&mut self, shared: &Shared) {
-        let until = shared.resources.deadlines.after(LINGER);
+        let until = Deadline::after(LINGER);
         let mut buffer = shared.resources.buffers.body();
         while let Ok(1..) = self.stream.reader.read(&mut buffer, usize::MAX, until).await {
             buffer.clear();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::Shared;
 use crate::exchange::{Error, ProxyProtocol, Trust};
 use crate::net::proxy_protocol::{self, Header};
-use crate::net::{Buffer, Stream};
+use crate::net::{Buffer, Deadline, Stream};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub(super) async fn read(
         ProxyProtocol::Optional | ProxyProtocol::Required => {}
     }
     let resources = &shared.resources;
-    let until = resources.deadlines.after(resources.timeouts.head);
+    let until = Deadline::after(resources.timeouts.head);
     *buffer = resources.buffers.head();
     loop {
         match proxy_protocol::parse(buffer.filled()) {

@@ -36,14 +36,17 @@ impl RequestIds {
     pub fn make(&self) -> Made {
         let count = self.next.get();
         self.next.set(count.wrapping_add(1));
-        let mut number = u128::from(self.worker) << 64 | u128::from(count);
-        let mut text = [b'0'; 32];
-        for place in text.iter_mut().rev() {
-            *place = char::from_digit((number & 15) as u32, 16).map_or(b'0', |digit| digit as u8);
-            number >>= 4;
+        let number = u128::from(self.worker) << 64 | u128::from(count);
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
         text
     }
+}
+
+fn digit(value: u8) -> u8 {
+    if value < 10 { b'0' + value } else { b'a' - 10 + value }
 }
 
 /// The one a request came with, if it can stand in any log: one value of letters, digits and a few

@@ -124,7 +124,7 @@ pub fn request(
 /// RFC 7239: the same in one field. An address with colons, or a host with a port, is no token.
 fn write_forwarded(out: &mut BytesMut, client: Client<'_>, host: &[u8]) {
     out.put_slice(b"forwarded: ");
-    for (position, address) in client.chain.split(", ").enumerate() {
+    for (position, address) in client.chain.split(',').map(str::trim_start).enumerate() {
         out.put_slice(if position == 0 { b"for=" } else { b", for=" });
         if address.contains(':') {
             out.put_slice(b"\"[");

@@ -10,10 +10,11 @@ use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use rustix::net::Shutdown;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::rt;
 use crate::sys;
@@ -24,7 +25,8 @@ const GRANULARITY: Duration = Duration::from_millis(20);
 /// How often a watched socket is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A point in time, in milliseconds since the worker started.
+/// A point in time, in milliseconds of a clock that begins when the machine does and is read without
+/// asking the hardware: it moves in steps of some milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(u64);
 
@@ -33,12 +35,27 @@ impl Deadline {
     pub const NEVER: Self = Self(u64::MAX);
     /// A deadline that has passed.
     pub const PASSED: Self = Self(0);
+
+    /// This moment.
+    pub fn now() -> Self {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::MonotonicCoarse);
+        Self(tv_sec.unsigned_abs() * 1000 + tv_nsec.unsigned_abs() / 1_000_000)
+    }
+
+    /// The point in time `duration` from now.
+    pub fn after(duration: Duration) -> Self {
+        Self(Self::now().0.saturating_add(millis(duration)))
+    }
+
+    /// How long ago it was.
+    pub fn elapsed(self) -> Duration {
+        Duration::from_millis(Self::now().0.saturating_sub(self.0))
+    }
 }
 
 /// All deadlines of one worker.
 #[derive(Debug)]
 pub struct Deadlines {
-    start: Instant,
     slots: RefCell<Slots>,
     /// When the task wakes next.
     next: Cell<Deadline>,
@@ -112,17 +129,11 @@ impl Deadlines {
     /// No deadlines yet. [`Self::run`] must be running for them to pass.
     pub fn new() -> Rc<Self> {
         Rc::new(Self {
-            start: Instant::now(),
             slots: RefCell::default(),
             next: Cell::new(Deadline::NEVER),
             rearmed: Cell::new(false),
             waker: RefCell::default(),
         })
-    }
-
-    /// The point in time `duration` from now.
-    pub fn after(&self, duration: Duration) -> Deadline {
-        Deadline(millis(self.start.elapsed()).saturating_add(millis(duration)))
     }
 
     /// Lets every idle wait end now; used when the worker drains.
@@ -150,12 +161,12 @@ impl Deadlines {
                 rearmed.await;
                 continue;
             }
-            let now = self.after(Duration::ZERO);
+            let now = Deadline::now();
             let wait = Duration::from_millis(next.0.saturating_sub(now.0)).max(GRANULARITY);
             // An earlier deadline only means to wait less: nothing has passed yet.
             if let Either::Left(_) = select(pin!(rt::sleep(wait)), rearmed).await {
                 self.next.set(Deadline::NEVER);
-                let next = self.expire(self.after(Duration::ZERO));
+                let next = self.expire(Deadline::now());
                 self.next.set(next);
             }
         }
@@ -240,11 +251,6 @@ impl Timer {
         Self { deadlines, slot }
     }
 
-    /// The point in time `duration` from now.
-    pub fn after(&self, duration: Duration) -> Deadline {
-        self.deadlines.after(duration)
-    }
-
     /// Sets the deadline, replacing the one before.
     pub fn arm(&self, at: Deadline) {
         self.set(at, State::Armed);
@@ -300,7 +306,7 @@ impl Alarm {
     /// Looks at the socket now and then, as long as the returned value lives: when its peer has
     /// reset the connection, the socket `other` is shut down. It must stay open that long.
     pub fn watch(&self, other: RawFd) -> Watch {
-        let at = self.deadlines.after(WATCH_INTERVAL);
+        let at = Deadline::after(WATCH_INTERVAL);
         self.deadlines.set(self.slot, at, State::Watching(other));
         Watch { deadlines: Rc::clone(&self.deadlines), slot: self.slot }
     }

@@ -12,7 +12,7 @@ use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use monoio::buf::{Slice, SliceMut};
 use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _};
@@ -70,7 +70,7 @@ impl Stream {
         let timer = |direction| Timer::new(Rc::clone(deadlines), fd, direction);
         let socket = Socket::new(socket);
         Self {
-            reader: Reader { timer: timer(Direction::Read), socket: socket.clone(), hopeful: true },
+            reader: Reader { timer: timer(Direction::Read), socket: socket.clone() },
             writer: Writer { timer: timer(Direction::Write), socket, sent: 0, last: false },
         }
     }
@@ -107,6 +107,11 @@ pub struct Watcher {
 }
 
 impl Watcher {
+    /// Sets the deadline of a read that is under way.
+    pub fn arm(&self, until: Deadline) {
+        self.alarm.arm(until);
+    }
+
     /// As long as the returned value lives, the connection is looked at now and then: when its peer
     /// has reset it, `other` is shut down, so that whoever waits there stops waiting.
     pub fn watch(&self, other: &Self) -> Watch {
@@ -131,8 +136,6 @@ pub struct Reader {
     // Before the socket, so that it is dropped first: see `Timer`.
     timer: Timer,
     socket: Socket,
-    /// Whether bytes are likely to be there already.
-    hopeful: bool,
 }
 
 impl Reader {
@@ -154,7 +157,6 @@ impl Reader {
     pub async fn idle(&mut self, until: Deadline) -> io::Result<()> {
         self.timer.arm_idle(until);
         let result = self.socket.wait(self.socket.get().readable(false)).await;
-        self.hopeful = result.is_ok();
         if self.timer.expired() && !self.has_bytes() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -174,7 +176,6 @@ impl Reader {
     pub async fn ready(&mut self, until: Deadline) -> io::Result<()> {
         self.timer.arm(until);
         let result = self.socket.wait(self.socket.get().readable(false)).await;
-        self.hopeful = result.is_ok();
         if self.timer.expired() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -193,11 +194,6 @@ impl Reader {
         until: Deadline,
     ) -> io::Result<usize> {
         let room = buffer.spare().min(max);
-        if mem::take(&mut self.hopeful)
-            && let Some(result) = self.read_now(buffer, room)
-        {
-            return result;
-        }
         self.timer.arm(until);
         let bytes = mem::take(&mut buffer.bytes);
         let from = bytes.len();
@@ -215,24 +211,15 @@ impl Reader {
         }
     }
 
-    /// Reads by a plain system call; `None` when there is nothing yet. Where bytes are there, this
-    /// is cheaper than a turn of the ring.
-    fn read_now(&mut self, buffer: &mut Buffer, room: usize) -> Option<io::Result<usize>> {
-        let spare = buffer.bytes.spare_capacity_mut();
-        let spare = spare.get_mut(..room)?;
-        let count = match sys::receive(self.socket.get(), spare) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(error) => return Some(Err(error)),
-        };
-        if count > 0 {
-            self.timer.disarm();
-        } else if self.timer.expired() {
-            return Some(Err(io::ErrorKind::TimedOut.into()));
-        }
+    /// Reads what has come already, if anything, into an empty buffer.
+    pub fn read_now(&mut self, buffer: &mut Buffer) -> usize {
+        let room = buffer.spare();
+        let spare = buffer.bytes.spare_capacity_mut().get_mut(..room).unwrap_or_default();
+        // An end or an error is found again by the next read.
+        let count = sys::receive(self.socket.get(), spare).unwrap_or(0);
         // SAFETY: the kernel has written that many bytes there.
         unsafe { buffer.bytes.set_len(buffer.bytes.len() + count) };
-        Some(Ok(count))
+        count
     }
 }
 
@@ -275,8 +262,8 @@ impl Writer {
         let mut bytes = mem::take(&mut buffer.bytes);
         let mut result = Ok(());
         while from < bytes.len() {
-            let begun = Instant::now();
-            self.timer.arm(self.timer.after(pace.allowance()));
+            let begun = Deadline::now();
+            self.timer.arm(Deadline::after(pace.allowance()));
             let to = bytes.len();
             let writing = self.socket.get_mut().write(Slice::new(bytes, from, to));
             let (written, slice) = self.socket.wait(writing).await;

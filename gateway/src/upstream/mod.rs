@@ -120,7 +120,11 @@ impl Upstream {
                 return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: true });
             }
             let Settings { connect_timeout, deadlines, .. } = &*self.settings;
-            match Stream::connect(endpoint.address, *connect_timeout, deadlines).await {
+            // Boxed, because most exchanges find a kept connection, and its timer would make every
+            // exchange's future larger and oddly aligned.
+            let connecting =
+                Box::pin(Stream::connect(endpoint.address, *connect_timeout, deadlines));
+            match connecting.await {
                 Ok(stream) => {
                     self.metrics().connections.add(1);
                     return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: false });

@@ -51,7 +51,7 @@ impl Endpoint {
         if idle.len() >= self.settings.spec.idle_connections {
             return;
         }
-        let until = self.settings.deadlines.after(self.settings.spec.idle_timeout);
+        let until = Deadline::after(self.settings.spec.idle_timeout);
         idle.push(Idle { stream, until });
         self.metrics().connections_idle.add(1);
         if !self.sweeping.replace(true) {
@@ -63,7 +63,7 @@ impl Endpoint {
     async fn sweep(self: Rc<Self>) {
         loop {
             rt::sleep(SWEEP_INTERVAL).await;
-            let now = self.settings.deadlines.after(Duration::ZERO);
+            let now = Deadline::after(Duration::ZERO);
             let mut idle = self.idle.borrow_mut();
             let before = idle.len();
             idle.retain(|kept| kept.until > now && kept.stream.is_quiet());
