@@ -1,5 +1,6 @@
 //! The project's chores.
 
+mod bench;
 mod conformance;
 mod demo;
 mod ebpf;
@@ -40,6 +41,13 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Measure what the gateway and its peers cost for each request; `bench --help` has its options.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// See `cargo xtask bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check the rules no compiler knows.
     Tidy,
     /// Install what building the BPF object and running the tests need and this machine lacks.
@@ -77,6 +85,7 @@ fn execute(chore: Chore) -> Result<()> {
         Chore::Demo { seconds } => demo::run(seconds),
         Chore::Test { steps } => test::run(&steps),
         Chore::Conformance { check } => conformance::run(check),
+        Chore::Bench { arguments } => bench::run(&arguments),
         Chore::Tidy => tidy::run(),
         Chore::Setup => setup::run(),
         Chore::BuildEbpf { check } => ebpf::build(check),

@@ -218,7 +218,8 @@ fn too_long(file: &File) -> Option<String> {
 
 /// A package that forgets this line has none of the workspace's lints.
 fn lints_left_out(file: &File) -> Option<String> {
-    (file.path.ends_with("/Cargo.toml") && !file.text.contains("[lints]\nworkspace = true"))
+    let is_member = file.path.ends_with("/Cargo.toml") && !file.text.contains("[workspace]");
+    (is_member && !file.text.contains("[lints]\nworkspace = true"))
         .then(|| format!("{}:1: `[lints] workspace = true` is missing", file.path))
 }
 

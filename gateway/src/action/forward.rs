@@ -24,6 +24,9 @@ use crate::net::{Buffer, Deadline, Reader, Writer, proxy_protocol};
 use crate::telemetry::metrics;
 use crate::upstream::{Lease, Upstream};
 
+/// What a chunk's size, its line ends and the last chunk add to a part of a body.
+const CODING_BYTES_MAX: usize = 32;
+
 /// How a forwarded exchange left the client's connection.
 #[derive(Debug)]
 pub struct Forwarded {
@@ -60,9 +63,13 @@ impl Forward<'_> {
         let body = Body::new(request.framing, request.framing);
         let surplus = BytesMut::new();
         let mut upload = Upload { resources, request, context, body, body_bytes_max, surplus };
-        let mut out = upload.begin()?;
+        let has_body = !upload.body.is_done();
+        let mut out = upload.begin(reader)?;
         let result = self.tries(&mut out, &mut upload, reader, responder).await;
-        resources.buffers.give_head(out);
+        match has_body {
+            true => resources.buffers.give_body(out),
+            false => resources.buffers.give_head(out),
+        }
         let persistent = result?;
         Ok(Forwarded { persistent, surplus: upload.surplus })
     }
@@ -215,27 +222,56 @@ struct Upload<'a, 'r> {
 }
 
 impl Upload<'_, '_> {
-    /// The head for the origin, with as much of the body behind it as came with the client's head.
-    fn begin(&mut self) -> Result<Buffer, Error> {
+    /// The head for the origin, with as much of the body behind it as has come.
+    fn begin(&mut self, reader: &mut Reader) -> Result<Buffer, Error> {
         let Self { resources, context, .. } = *self;
         let Request { head, bytes, framing, client, upgrade, .. } = *self.request;
-        let memory = resources.buffers.head().into();
-        let head_out = forward::request(memory, head, bytes, framing, upgrade, client)
+        let buffers = &resources.buffers;
+        let memory = if self.body.is_done() { buffers.head() } else { buffers.body() };
+        let head_out = forward::request(memory.into(), head, bytes, framing, upgrade, client)
             .map_err(Error::Rejected)?;
         let mut out = Buffer::from(head_out.into_bytes());
-        let came_along = bytes.get(head.len..).unwrap_or_default();
-        if !self.body.is_done() && !came_along.is_empty() {
-            let mut part = resources.buffers.body();
-            part.append(came_along);
+        if !self.body.is_done() {
+            let mut part = buffers.body();
+            part.append(bytes.get(head.len..).unwrap_or_default());
             // What lies behind the body is the next request, and stays where it is.
             let mut behind = BytesMut::new();
             self.recode(&mut part, &mut behind)?;
             context.consumed.set(bytes.len() - behind.len());
             out.append(part.filled());
-            resources.buffers.give_body(part);
+            self.append_ready(&mut out, &mut part, reader)?;
+            buffers.give_body(part);
         }
         context.request_read.set(self.body.is_done());
         Ok(out)
+    }
+
+    /// Adds what of the body can be read at once, so that a small one leaves in one write and needs
+    /// nobody to look after it.
+    fn append_ready(
+        &mut self,
+        out: &mut Buffer,
+        part: &mut Buffer,
+        reader: &mut Reader,
+    ) -> Result<(), Error> {
+        while !self.body.is_done() {
+            part.clear();
+            let room = out.spare().saturating_sub(CODING_BYTES_MAX);
+            let count = match room {
+                0 => 0,
+                room => reader.read_now(part, self.body.wanted().min(room)),
+            };
+            if count == 0 {
+                break;
+            }
+            self.resources.metrics.downstream_bytes_in.add(count as u64);
+            let mut surplus = mem::take(&mut self.surplus);
+            let recoded = self.recode(part, &mut surplus);
+            self.surplus = surplus;
+            recoded?;
+            out.append(part.filled());
+        }
+        Ok(())
     }
 
     fn recode(&mut self, buffer: &mut Buffer, surplus: &mut BytesMut) -> Result<(), Error> {

@@ -103,7 +103,7 @@ impl Connection {
     /// Takes what was sent while the connection waited to be accepted, which saves waiting for it.
     fn read_ahead(&mut self, resources: &Resources) {
         let mut buffer = resources.buffers.head();
-        let count = self.stream.reader.read_now(&mut buffer);
+        let count = self.stream.reader.read_now(&mut buffer, usize::MAX);
         if count == 0 {
             return resources.buffers.give_head(buffer);
         }

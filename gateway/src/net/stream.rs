@@ -211,9 +211,9 @@ impl Reader {
         }
     }
 
-    /// Reads what has come already, if anything, into an empty buffer.
-    pub fn read_now(&mut self, buffer: &mut Buffer) -> usize {
-        let room = buffer.spare();
+    /// Reads what has come already, if anything, at most `max` bytes.
+    pub fn read_now(&mut self, buffer: &mut Buffer, max: usize) -> usize {
+        let room = buffer.spare().min(max);
         let spare = buffer.bytes.spare_capacity_mut().get_mut(..room).unwrap_or_default();
         // An end or an error is found again by the next read.
         let count = sys::receive(self.socket.get(), spare).unwrap_or(0);

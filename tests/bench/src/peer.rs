@@ -105,7 +105,7 @@ impl Named {
             Peer::Gateway { binary, flags } => {
                 command = Command::new(binary);
                 command.args(["run", "--cores", "1", "--log-level", "warn"]).args(flags);
-                command.arg("--config").arg(write("gateway.toml", gateway(address, origin))?);
+                command.arg("--config").arg(write("gateway.toml", gateway(address, rig))?);
             }
             Peer::Nginx => {
                 command = Command::new("nginx");
@@ -186,7 +186,8 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn gateway(address: SocketAddr, origin: SocketAddr) -> String {
+fn gateway(address: SocketAddr, rig: &Rig) -> String {
+    let (origin, descriptors) = (rig.origin, 2 * rig.connections_max);
     format!(
         "[runtime]
 drain_timeout = '0s'
@@ -194,6 +195,7 @@ tunnel_drain_timeout = '0s'
 [timeouts]
 keep_alive = '1h'
 [limits]
+connections = {descriptors}
 requests_per_connection = 1000000000
 [admin]
 address = 'off'
@@ -211,13 +213,13 @@ upstream = 'origin'
 }
 
 fn nginx(address: SocketAddr, rig: &Rig, folder: &Path) -> String {
-    let Rig { origin, connections_max, .. } = rig;
+    let (origin, descriptors) = (rig.origin, 2 * rig.connections_max);
     let folder = folder.display();
     format!(
         "worker_processes 1;
 pid {folder}/pid;
 error_log {folder}/errors;
-events {{ worker_connections {connections_max}; }}
+events {{ worker_connections {descriptors}; }}
 http {{
     access_log off;
     keepalive_timeout 1h;
