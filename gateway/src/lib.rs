@@ -8,6 +8,7 @@ pub mod sys;
 pub mod http;
 pub mod routing;
 pub mod telemetry;
+pub mod tls;
 
 pub mod net;
 

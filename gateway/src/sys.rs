@@ -58,6 +58,15 @@ pub fn receive(socket: &impl AsRawFd, room: &mut [MaybeUninit<u8>]) -> io::Resul
     Ok(read.len())
 }
 
+/// Writes what a socket has room for, without waiting.
+///
+/// # Errors
+/// Those of send(2); `WouldBlock` when there is no room.
+pub fn send_now(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    send(borrow(socket), bytes, flags).map_err(io::Error::from)
+}
+
 /// Writes what a socket has room for, without waiting. It leaves with the end of the stream, in one
 /// packet if it fits, so the end must follow at once.
 ///

@@ -48,6 +48,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Make the certificates that the examples use, good for ninety days, in target/certs.
+    Certs,
     /// Check the rules no compiler knows.
     Tidy,
     /// Install what building the BPF object and running the tests need and this machine lacks.
@@ -86,6 +88,12 @@ fn execute(chore: Chore) -> Result<()> {
         Chore::Test { steps } => test::run(&steps),
         Chore::Conformance { check } => conformance::run(check),
         Chore::Bench { arguments } => bench::run(&arguments),
+        Chore::Certs => {
+            let folder = Path::new("target/certs");
+            certs::write_examples(folder).with_context(|| folder.display().to_string())?;
+            println!("certs: ca.pem, server.* and client.* in {}", folder.display());
+            Ok(())
+        }
         Chore::Tidy => tidy::run(),
         Chore::Setup => setup::run(),
         Chore::BuildEbpf { check } => ebpf::build(check),

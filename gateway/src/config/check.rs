@@ -22,7 +22,7 @@ use crate::net::proxy_protocol;
 use crate::net::rt::Driver;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
-use crate::{upstream, xdp};
+use crate::{tls, upstream, xdp};
 
 /// The upstream that `--upstream` makes.
 pub(super) const UPSTREAM_DEFAULT: &str = "default";
@@ -56,6 +56,13 @@ const PROXY_PROTOCOL_OUT: [(&str, Option<proxy_protocol::Version>); 3] = [
     ("v2", Some(proxy_protocol::Version::V2)),
 ];
 
+/// What `tls.NAME.minimum_version` may be.
+const TLS_VERSIONS: [(&str, tls::Version); 2] =
+    [("1.2", tls::Version::Tls12), ("1.3", tls::Version::Tls13)];
+
+/// What `tls.NAME.unknown_names` may be: whether they are refused.
+const UNKNOWN_NAMES: [(&str, bool); 2] = [("default", false), ("refuse", true)];
+
 /// What `listeners.forwarded_field` may be.
 const FORWARDED_FIELDS: [(&str, forwarded::Source); 2] = [
     ("x-forwarded-for", forwarded::Source::XForwarded),
@@ -68,6 +75,7 @@ const TUNNEL_DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
+const CERTIFICATES_HINT: &str = "write [{ chain = \"server.pem\", key = \"server.key\" }]";
 const ROUTES_HINT: &str = "write [[routes]] with an upstream, or give --upstream";
 const TRUSTED_HINT: &str = "write [\"10.0.0.0/8\"]";
 const ALLOW_HINT: &str = "write [\"empty_segments\"]";
@@ -117,7 +125,8 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let underscores = root.table("http", http);
     let limits = Limits { underscores, ..limits };
     let pages = root.table("pages", pages);
-    let listeners = listeners(root);
+    let tls = tls_settings(root);
+    let listeners = listeners(root, &tls);
     let admin = root.table("admin", |table| admin(table, &listeners));
     let access_log = root.table("access_log", access_log);
     let xdp = root.has("xdp").then(|| root.table("xdp", xdp));
@@ -134,6 +143,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
         admin,
         access_log,
         xdp,
+        tls,
         listeners,
         upstreams,
         routes,
@@ -170,6 +180,7 @@ fn timeouts(table: &mut Section<'_>) -> Timeouts {
         connect: table.value("connect", default.connect, duration(TIMEOUT)),
         response: table.value("response", default.response, duration(TIMEOUT)),
         tunnel: table.value("tunnel", default.tunnel, duration(TIMEOUT)),
+        handshake: table.value("handshake", default.handshake, duration(TIMEOUT)),
     }
 }
 
@@ -192,6 +203,7 @@ fn limits(table: &mut Section<'_>) -> Limits {
                 .map(Some)
                 .map_err(|_| format!("must be \"auto\" or a whole number, 1 to {}", COUNT.end())),
         }),
+        handshakes: table.value("handshakes", default.handshakes, integer(COUNT)),
         requests_per_connection: table.value("requests_per_connection", requests, integer(COUNT)),
         underscores: default.underscores,
     }
@@ -205,7 +217,39 @@ fn pages(table: &mut Section<'_>) -> Pages {
     table.value("folder", Pages::default(), values::pages)
 }
 
-fn listeners(root: &mut Section<'_>) -> Vec<Listener> {
+fn tls_settings(root: &mut Section<'_>) -> Vec<tls::server::Settings> {
+    let mut all = Vec::new();
+    root.named_tables("tls", |name, table| {
+        if let Err(message) = check_name(name) {
+            table.reject(message);
+        }
+        let mut identities = Vec::new();
+        table.tables("certificates", CERTIFICATES_HINT, |_, table| {
+            let chain = table.required("chain", "write the path of a PEM file", path);
+            let key = table.required("key", "write the path of a PEM file", path);
+            if let (Some(chain), Some(key)) = (chain, key) {
+                match tls::Identity::load(&chain, &key) {
+                    Ok(identity) => identities.push(identity),
+                    Err(message) => table.reject(message),
+                }
+            }
+        });
+        all.push(tls::server::Settings {
+            name: name.to_owned(),
+            identities,
+            minimum_version: table.value(
+                "minimum_version",
+                tls::Version::default(),
+                word(&TLS_VERSIONS),
+            ),
+            refuse_unknown_names: table.value("unknown_names", false, word(&UNKNOWN_NAMES)),
+        });
+    });
+    all
+}
+
+fn listeners(root: &mut Section<'_>, tls: &[tls::server::Settings]) -> Vec<Listener> {
+    let names = tls.iter().enumerate().map(|(index, tls)| (tls.name.clone(), index)).collect();
     let mut listeners = Vec::new();
     let mut seen = HashSet::new();
     root.tables("listeners", LISTENERS_HINT, |_, table| {
@@ -214,8 +258,9 @@ fn listeners(root: &mut Section<'_>) -> Vec<Listener> {
             // Each listener at port 0 gets a port of its own.
             if address.port() == 0 { Ok(address) } else { once(&mut seen, address, kind) }
         });
+        let tls = table.has("tls").then(|| table.reference("tls", &names)).flatten();
         let trust = trust(table);
-        listeners.extend(address.map(|address| Listener { address, trust }));
+        listeners.extend(address.map(|address| Listener { address, tls, trust }));
     });
     listeners
 }

@@ -25,7 +25,7 @@ use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
-use crate::{upstream, xdp};
+use crate::{tls, upstream, xdp};
 
 /// Bytes of a configuration file: some 500,000 routes. Ends the reading of what is no file.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -73,6 +73,8 @@ pub struct Config {
     pub access_log: Option<access_log::Settings>,
     /// The kernel program, if any.
     pub xdp: Option<xdp::Settings>,
+    /// What listeners may offer; they refer to it by position.
+    pub tls: Vec<tls::server::Settings>,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// Named groups of endpoints; routes refer to them by position.
@@ -86,6 +88,8 @@ pub struct Config {
 pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Position in [`Config::tls`], where TLS is spoken.
+    pub tls: Option<usize>,
     /// Whom it believes.
     pub trust: Trust,
 }

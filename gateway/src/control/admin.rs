@@ -4,8 +4,8 @@
 
 use std::fs;
 use std::net::{self, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::{Error, KernelCounters};
+use crate::config::Config;
 use crate::telemetry::metrics::{self, Counter};
 use crate::telemetry::prometheus::{self, Scrape};
 
@@ -52,11 +53,26 @@ pub(super) struct Status {
     ready: AtomicBool,
     /// Applied, and refused.
     reloads: (Counter, Counter),
+    /// Those in use, and when each ends.
+    certificates: Mutex<Vec<(String, i64)>>,
 }
 
 impl Status {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { sources, ready: AtomicBool::new(false), reloads: Default::default() }
+        Self {
+            sources,
+            ready: AtomicBool::new(false),
+            reloads: Default::default(),
+            certificates: Mutex::default(),
+        }
+    }
+
+    /// Takes down which certificates are in use.
+    pub(super) fn set_certificates(&self, config: &Config) {
+        let identities = config.tls.iter().flat_map(|settings| &settings.identities);
+        let certificates =
+            identities.map(|identity| (identity.path.display().to_string(), identity.not_after));
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates.collect();
     }
 
     /// Whether new traffic is welcome.
@@ -91,7 +107,9 @@ impl Status {
         let sources = &self.sources;
         let workers: Vec<_> = sources.workers.iter().map(Arc::as_ref).collect();
         let kernel = sources.kernel.as_ref().map(|counters| counters()).unwrap_or_default();
+        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
         prometheus::render(&Scrape {
+            certificates: &certificates,
             workers: &workers,
             reloads: (self.reloads.0.value(), self.reloads.1.value()),
             kernel: &kernel,

@@ -58,6 +58,8 @@ pub enum Error {
         /// How many should.
         workers: usize,
     },
+    /// There is no randomness for the keys of session tickets.
+    Tickets(String),
     /// The driver asked for cannot be used here.
     Driver(String),
     /// A worker could not go on.
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
             Self::StartTimeout { listening, workers } => {
                 write!(f, "only {listening} of {workers} workers came up in time")
             }
+            Self::Tickets(reason) => write!(f, "cannot make keys for TLS tickets: {reason}"),
             Self::Driver(reason) => write!(f, "io_uring cannot be used: {reason}"),
             Self::Died { worker, reason } => write!(f, "worker {worker} died: {reason}"),
             Self::Cut { connections, second_signal: false } => {
@@ -142,9 +145,11 @@ impl std::error::Error for Error {
             | Self::AccessLog { source, .. }
             | Self::Worker { source, .. } => Some(source),
             Self::Xdp(source) => Some(source.as_ref()),
-            Self::StartTimeout { .. } | Self::Driver(_) | Self::Died { .. } | Self::Cut { .. } => {
-                None
-            }
+            Self::StartTimeout { .. }
+            | Self::Tickets(_)
+            | Self::Driver(_)
+            | Self::Died { .. }
+            | Self::Cut { .. } => None,
         }
     }
 }

@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::net::rt::Driver;
 use crate::telemetry::{access_log, prometheus};
+use crate::tls::Tickets;
 use crate::worker::Generation;
 use crate::worker::mailbox::{self, Handle};
 use crate::xdp::Xdp;
@@ -104,9 +105,11 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let (reports, reported) = channel(REPORTS_MAX);
     let (stop_ledger, stopped) = oneshot::channel();
     let ledger = tokio::spawn(offences::keep(reported, stopped));
+    status.set_certificates(&config);
     let running = Arc::new(config);
     let workers = Workers {
         driver,
+        tickets: Tickets::new().map_err(Error::Tickets)?,
         connections_max: descriptors::connections_max(&running, descriptors),
         generation: Generation { config: Arc::clone(&running), endpoints: Arc::new(endpoints) },
         access_log,
@@ -194,6 +197,7 @@ fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters,
 /// What all workers are started from.
 struct Workers {
     driver: Driver,
+    tickets: Tickets,
     generation: Generation,
     access_log: Option<access_log::Sender>,
     connections_max: usize,
@@ -215,6 +219,7 @@ impl Workers {
                 index,
                 core: *core,
                 driver: self.driver,
+                tickets: self.tickets.clone(),
                 generation: self.generation.clone(),
                 listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
                 metrics: Arc::clone(metrics),
@@ -301,6 +306,7 @@ impl Gateway {
         match result {
             Ok(generation) => {
                 self.running = Arc::clone(&generation.config);
+                self.status.set_certificates(&self.running);
                 let Config { drain_timeout, tunnel_drain_timeout, .. } = *self.running;
                 self.drain_timeouts = (drain_timeout, tunnel_drain_timeout);
                 for worker in &self.workers {
@@ -490,7 +496,12 @@ mod tests {
             admin,
             access_log: None,
             xdp: None,
-            listeners: vec![crate::config::Listener { address: listen, trust: Default::default() }],
+            tls: Vec::new(),
+            listeners: vec![crate::config::Listener {
+                address: listen,
+                tls: None,
+                trust: Default::default(),
+            }],
             upstreams: Vec::new(),
             routes: Vec::new(),
         }

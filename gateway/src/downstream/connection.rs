@@ -54,11 +54,10 @@ pub async fn run(current: Rc<Current>, stream: Stream, socket: SocketAddr, liste
     if shared.has_prologue(listener) {
         // Boxed, like whatever a connection needs but for a moment.
         if let Err(error) = Box::pin(connection.begin(&shared)).await {
-            return serve::note_refusal(&shared, &connection, error);
+            return connection.turn_away(&shared, error).await;
         }
-    } else {
-        connection.read_ahead(&shared.resources);
     }
+    connection.read_ahead(&shared.resources);
     drop(shared);
     let mut sent = 0;
     while connection.wait(&current).await {
@@ -92,7 +91,10 @@ impl Connection {
     async fn begin(&mut self, shared: &Shared) -> Result<(), Error> {
         let Self { stream, buffer, peer, listener, .. } = self;
         if let Some(listener) = shared.listeners.get(*listener) {
-            prologue::read(shared, listener, stream, buffer, peer).await?;
+            prologue::read(shared, &listener.trust, stream, buffer, peer).await?;
+            if let Some(acceptor) = &listener.acceptor {
+                prologue::agree(shared, acceptor, stream, buffer).await?;
+            }
         }
         if shared.announces && peer.destination.is_none() {
             peer.destination = stream.local_address().ok();
@@ -100,8 +102,21 @@ impl Connection {
         Ok(())
     }
 
+    /// Ends a connection that cannot be served, with an answer where one would be understood.
+    async fn turn_away(mut self, shared: &Rc<Shared>, error: Error) {
+        if error.status().is_none() {
+            return serve::note_refusal(shared, &self, error);
+        }
+        serve::refuse(shared, &mut self, error).await;
+        self.stream.writer.finish();
+        self.linger(shared).await;
+    }
+
     /// Takes what was sent while the connection waited to be accepted, which saves waiting for it.
     fn read_ahead(&mut self, resources: &Resources) {
+        if !self.buffer.is_empty() {
+            return;
+        }
         let mut buffer = resources.buffers.head();
         let count = self.stream.reader.read_now(&mut buffer, usize::MAX);
         if count == 0 {

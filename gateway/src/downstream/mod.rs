@@ -16,6 +16,7 @@ use crate::net::rt;
 use crate::routing::Table;
 use crate::telemetry::access_log::{AccessLog, Entry};
 use crate::telemetry::metrics::Offence;
+use crate::tls::Acceptor;
 use crate::upstream::Upstream;
 
 pub use current::Current;
@@ -29,8 +30,10 @@ pub struct Shared {
     pub resources: Resources,
     /// Which route a request takes.
     pub routes: Table<Route>,
-    /// Whom each listener believes, in the configuration's order.
-    pub listeners: Vec<Trust>,
+    /// In the configuration's order.
+    pub listeners: Vec<Listener>,
+    /// TLS handshakes this worker may have going on.
+    pub handshakes_max: usize,
     /// Where requests go, in the configuration's order.
     pub upstreams: Vec<Rc<Upstream>>,
     /// Whether any of them wants to be told whose each connection is.
@@ -39,6 +42,15 @@ pub struct Shared {
     pub report: Box<dyn Fn(IpAddr, Offence) -> bool>,
     /// Where requests are logged.
     pub access_log: Option<Rc<RefCell<AccessLog>>>,
+}
+
+/// What is special about the connections of one listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Whom it believes.
+    pub trust: Trust,
+    /// How it speaks TLS, if it does.
+    pub acceptor: Option<Acceptor>,
 }
 
 /// What a route does with a request.
@@ -55,8 +67,10 @@ pub struct Route {
 impl Shared {
     /// Whether a connection that comes in by this listener has more to it than requests.
     fn has_prologue(&self, listener: usize) -> bool {
-        let trust = self.listeners.get(listener);
-        self.announces || trust.is_some_and(|trust| trust.proxy_protocol != ProxyProtocol::Off)
+        self.announces
+            || self.listeners.get(listener).is_some_and(|listener| {
+                listener.acceptor.is_some() || listener.trust.proxy_protocol != ProxyProtocol::Off
+            })
     }
 
     /// Counts an error that is a client's offence, and tells control.

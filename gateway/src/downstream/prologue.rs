@@ -1,11 +1,15 @@
-//! What comes before the first request of a connection: a PROXY header, on listeners that take one.
+//! What comes before the first request of a connection: a PROXY header, on listeners that take one,
+//! and TLS.
 
 use std::net::SocketAddr;
 
 use super::Shared;
 use crate::exchange::{Error, ProxyProtocol, Trust};
 use crate::net::proxy_protocol::{self, Header};
+use crate::net::secure::Agreed;
 use crate::net::{Buffer, Deadline, Stream};
+use crate::telemetry::metrics;
+use crate::tls::{Acceptor, Failure};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -74,5 +78,52 @@ pub(super) async fn read(
             Ok(1..) => {}
             _ => return Err(Error::ProxyHeader),
         }
+    }
+}
+
+/// Agrees on TLS with the client, of which `buffer` holds what was read behind a PROXY header.
+///
+/// # Errors
+/// Why there is no agreement.
+pub(super) async fn agree(
+    shared: &Shared,
+    acceptor: &Acceptor,
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+) -> Result<(), Error> {
+    let resources = &shared.resources;
+    let metrics = &resources.metrics;
+    let result = if metrics.handshakes_open.value() >= shared.handshakes_max as u64 {
+        Err(Failure::Busy)
+    } else {
+        let _open = Open::new(metrics);
+        let until = Deadline::after(resources.timeouts.handshake);
+        stream.accept_tls(acceptor, buffer.filled(), &resources.buffers, until).await
+    };
+    resources.buffers.give_head(std::mem::take(buffer));
+    match result {
+        Ok(Agreed { resumed: true }) => metrics.handshakes_resumed.add(1),
+        Ok(Agreed { resumed: false }) => metrics.handshakes_full.add(1),
+        Err(failure) => {
+            metrics.handshake_failure(failure);
+            return Err(Error::Handshake(failure));
+        }
+    }
+    Ok(())
+}
+
+/// A handshake that counts as going on for as long as this lives, a panic included.
+struct Open<'a>(&'a metrics::Worker);
+
+impl<'a> Open<'a> {
+    fn new(metrics: &'a metrics::Worker) -> Self {
+        metrics.handshakes_open.add(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.handshakes_open.sub(1);
     }
 }

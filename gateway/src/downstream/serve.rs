@@ -37,6 +37,7 @@ pub(super) async fn serve(
     let bytes = buffer.filled();
     let believed = believed(shared, *listener, peer, head, bytes);
     let made = resources.request_ids.make();
+    let scheme = if stream.is_secure() { "https" } else { "http" };
     let request = Request {
         head,
         bytes,
@@ -46,7 +47,7 @@ pub(super) async fn serve(
         upgrade: upgrade::is_handshake(head, bytes, framing),
         client: Client {
             chain: believed.as_ref().map_or(&peer.address, |client| &client.chain),
-            scheme: believed.as_ref().and_then(|client| client.scheme).unwrap_or("http"),
+            scheme: believed.as_ref().and_then(|client| client.scheme).unwrap_or(scheme),
             host: believed.as_ref().and_then(|client| client.host.as_deref()),
             trusted: believed.is_some(),
             request_id: request_id::given(&head.fields, bytes).unwrap_or(&made),
@@ -86,7 +87,7 @@ fn believed(
     head: &RequestHead,
     bytes: &[u8],
 ) -> Option<forwarded::Client> {
-    let listener = shared.listeners.get(listener)?;
+    let listener = &shared.listeners.get(listener)?.trust;
     let sender = peer.source.ip().to_canonical();
     let source = listener.forwarded_field;
     let trusts = |address| listener.trusts(address);

@@ -2,6 +2,7 @@
 
 use crate::http::Reject;
 use crate::telemetry::metrics::Offence;
+use crate::tls::Failure;
 
 /// Whose doing a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Error {
     Rejected(Reject),
     /// A connection did not begin with the PROXY header it has to begin with.
     ProxyHeader,
+    /// Client and gateway did not agree on TLS.
+    Handshake(Failure),
     /// The request's head did not arrive in time.
     HeadTimeout,
     /// The request's body stalled.
@@ -59,6 +62,7 @@ impl Error {
     pub fn status(self) -> Option<u16> {
         match self {
             Self::Rejected(reject) => Some(reject.status()),
+            Self::Handshake(Failure::PlainHttp) => Some(400),
             Self::NoRoute => Some(404),
             Self::HeadTimeout | Self::BodyTimeout => Some(408),
             Self::BodyTooLarge => Some(413),
@@ -66,6 +70,7 @@ impl Error {
             Self::Unavailable => Some(503),
             Self::ConnectTimeout | Self::ResponseTimeout => Some(504),
             Self::ProxyHeader
+            | Self::Handshake(_)
             | Self::ClientGone
             | Self::ClientStalled
             | Self::ResponseCut
@@ -79,6 +84,7 @@ impl Error {
         match self {
             Self::Rejected(_)
             | Self::ProxyHeader
+            | Self::Handshake(_)
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::BodyTooLarge
@@ -110,6 +116,10 @@ impl Error {
             Self::BodyTimeout => Some(Offence::SlowBody),
             Self::ClientStalled => Some(Offence::SlowRead),
             Self::ProxyHeader => Some(Offence::ProxyHeader),
+            // What a client may do in good faith is none: to leave, or not to trust us.
+            Self::Handshake(Failure::Malformed | Failure::PlainHttp | Failure::Timeout) => {
+                Some(Offence::Handshake)
+            }
             _ => None,
         }
     }
@@ -124,6 +134,7 @@ impl Error {
         match self {
             Self::Rejected(reject) => reject.reason(),
             Self::ProxyHeader => "no valid PROXY header from a trusted proxy",
+            Self::Handshake(failure) => failure.message(),
             Self::HeadTimeout => "head not received in time",
             Self::BodyTimeout => "body stalled",
             Self::BodyTooLarge => "body too large",

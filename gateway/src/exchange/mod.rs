@@ -30,7 +30,7 @@ use crate::telemetry::metrics;
 /// What a worker lends to each of its exchanges.
 pub struct Resources {
     /// Buffers to read into.
-    pub buffers: Buffers,
+    pub buffers: Rc<Buffers>,
     /// Heads to parse into.
     pub request_heads: Kept<RequestHead>,
     /// Heads to parse into.
@@ -108,6 +108,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// How long both sides of a tunnel may be silent.
     pub tunnel: Duration,
+    /// A whole TLS handshake.
+    pub handshake: Duration,
 }
 
 impl Default for Timeouts {
@@ -119,6 +121,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(3),
             response: Duration::from_secs(60),
             tunnel: Duration::from_secs(600),
+            handshake: Duration::from_secs(5),
         }
     }
 }
@@ -141,6 +144,8 @@ pub struct Limits {
     pub body_rate: u64,
     /// Client connections open at once, the machine over; `None` takes what RLIMIT_NOFILE allows.
     pub connections: Option<usize>,
+    /// TLS handshakes going on at once, the machine over: each costs far more than a request.
+    pub handshakes: usize,
     /// Requests served on one connection before it is closed.
     pub requests_per_connection: u32,
 }
@@ -155,6 +160,7 @@ impl Default for Limits {
             body_bytes: 10 * 1024 * 1024,
             body_rate: 240,
             connections: None,
+            handshakes: 1024,
             requests_per_connection: 10_000,
         }
     }

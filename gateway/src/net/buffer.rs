@@ -9,8 +9,9 @@ use bytes::BytesMut;
 /// body without moving it: one write then carries both.
 pub const HEADROOM: usize = 192;
 
-/// Room kept free behind what is read, for the end of a chunk and of a chunked body.
-const TAILROOM: usize = 8;
+/// Room kept free behind what is read: for the end of a chunk and of a chunked body, and for what TLS
+/// adds to the records of it all.
+const TAILROOM: usize = 512;
 
 /// Bytes read and not yet used, with room before and after them.
 #[derive(Debug, Default)]

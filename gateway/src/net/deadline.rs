@@ -47,6 +47,11 @@ impl Deadline {
         Self(Self::now().0.saturating_add(millis(duration)))
     }
 
+    /// How long until it has passed.
+    pub fn left(self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(Self::now().0))
+    }
+
     /// How long ago it was.
     pub fn elapsed(self) -> Duration {
         Duration::from_millis(Self::now().0.saturating_sub(self.0))

@@ -7,6 +7,7 @@ pub mod listener;
 pub mod pace;
 pub mod proxy_protocol;
 pub mod rt;
+pub mod secure;
 pub mod stream;
 
 pub use buffer::{Buffer, Buffers};

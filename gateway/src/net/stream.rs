@@ -5,7 +5,7 @@
     reason = "monoio's owned halves say goodbye when dropped and lend no socket"
 )]
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::future::Future;
 use std::io;
 use std::mem::{self, ManuallyDrop};
@@ -23,6 +23,7 @@ use super::buffer::Buffer;
 use super::deadline::{Alarm, Deadline, Deadlines, Direction, Timer, Watch};
 use super::pace::Pace;
 use super::rt;
+use super::secure::Secure;
 use crate::sys;
 
 /// A connection to a client or to an endpoint.
@@ -155,6 +156,9 @@ impl Reader {
     /// # Errors
     /// `TimedOut` when the deadline passes first.
     pub async fn idle(&mut self, until: Deadline) -> io::Result<()> {
+        if self.socket.has_received() {
+            return Ok(());
+        }
         self.timer.arm_idle(until);
         let result = self.socket.wait(self.socket.get().readable(false)).await;
         if self.timer.expired() && !self.has_bytes() {
@@ -166,7 +170,11 @@ impl Reader {
 
     /// Whether there are bytes to read.
     pub fn has_bytes(&self) -> bool {
-        sys::has_bytes(self.socket.get())
+        self.socket.has_received() || sys::has_bytes(self.socket.get())
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// Waits until there is something to read, holding no buffer.
@@ -174,6 +182,9 @@ impl Reader {
     /// # Errors
     /// `TimedOut` when the deadline passes first.
     pub async fn ready(&mut self, until: Deadline) -> io::Result<()> {
+        if self.socket.has_received() {
+            return Ok(());
+        }
         self.timer.arm(until);
         let result = self.socket.wait(self.socket.get().readable(false)).await;
         if self.timer.expired() {
@@ -188,6 +199,20 @@ impl Reader {
     /// # Errors
     /// `TimedOut` when the deadline passes first; those of recv(2).
     pub async fn read(
+        &mut self,
+        buffer: &mut Buffer,
+        max: usize,
+        until: Deadline,
+    ) -> io::Result<usize> {
+        match self.socket.secure() {
+            // Boxed, so that connections without TLS have no room for it.
+            Some(_) => Box::pin(self.read_secure(buffer, max, until)).await,
+            None => self.receive(buffer, max, until).await,
+        }
+    }
+
+    /// Reads from the socket.
+    pub(super) async fn receive(
         &mut self,
         buffer: &mut Buffer,
         max: usize,
@@ -213,6 +238,14 @@ impl Reader {
 
     /// Reads what has come already, if anything, at most `max` bytes.
     pub fn read_now(&mut self, buffer: &mut Buffer, max: usize) -> usize {
+        match self.socket.secure() {
+            Some(secure) => self.read_secure_now(secure, buffer, max),
+            None => self.receive_now(buffer, max),
+        }
+    }
+
+    /// Reads from the socket what has come already.
+    pub(super) fn receive_now(&self, buffer: &mut Buffer, max: usize) -> usize {
         let room = buffer.spare().min(max);
         let spare = buffer.bytes.spare_capacity_mut().get_mut(..room).unwrap_or_default();
         // An end or an error is found again by the next read.
@@ -247,8 +280,27 @@ impl Writer {
     /// # Errors
     /// `TimedOut` when the peer is slower than `pace` allows; those of send(2).
     pub async fn write_paced(&mut self, buffer: &mut Buffer, pace: &mut Pace) -> io::Result<()> {
+        let last = self.last;
+        match self.socket.secure() {
+            // Boxed, so that connections without TLS have no room for it.
+            Some(_) => Box::pin(self.write_secure(buffer, pace, last)).await,
+            None => self.send(buffer, pace, last).await,
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Writes to the socket. What is `last` leaves with the end, which must follow.
+    pub(super) async fn send(
+        &mut self,
+        buffer: &mut Buffer,
+        pace: &mut Pace,
+        last: bool,
+    ) -> io::Result<()> {
         let mut from = buffer.start;
-        if self.last {
+        if last {
             match sys::send_before_end(self.socket.get(), buffer.filled()) {
                 Ok(count) => {
                     self.sent += count as u64;
@@ -300,6 +352,9 @@ impl Writer {
 
     /// Tells the peer that no more will come; reading goes on.
     pub fn finish(&mut self) {
+        if let Some(secure) = self.socket.secure() {
+            secure.close(&self.socket);
+        }
         // A peer that is gone already needs no telling.
         let _ = sys::shutdown_socket(self.socket.get().as_raw_fd(), Shutdown::Write);
     }
@@ -307,11 +362,13 @@ impl Writer {
 
 /// What both halves hold. Dropping one does nothing; dropping both closes.
 #[derive(Clone, Debug)]
-struct Socket(Rc<Shared>);
+pub(super) struct Socket(Rc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     stream: UnsafeCell<ManuallyDrop<TcpStream>>,
+    /// What lies between the socket and its users, if anything does.
+    secure: OnceCell<Box<Secure>>,
     /// Operations given to the runtime of which it is not known that they have ended.
     in_flight: Cell<u32>,
 }
@@ -319,10 +376,26 @@ struct Shared {
 impl Socket {
     fn new(stream: TcpStream) -> Self {
         let stream = UnsafeCell::new(ManuallyDrop::new(stream));
-        Self(Rc::new(Shared { stream, in_flight: Cell::new(0) }))
+        Self(Rc::new(Shared { stream, secure: OnceCell::new(), in_flight: Cell::new(0) }))
     }
 
-    fn get(&self) -> &TcpStream {
+    /// The TLS of this connection.
+    pub fn secure(&self) -> Option<&Secure> {
+        self.0.secure.get().map(Box::as_ref)
+    }
+
+    /// From now on everything passes through it.
+    pub fn set_secure(&self, secure: Secure) {
+        // Once agreed it stays agreed: nobody calls this twice.
+        let _ = self.0.secure.set(Box::new(secure));
+    }
+
+    /// Whether there is something to read that the socket knows nothing of.
+    fn has_received(&self) -> bool {
+        self.secure().is_some_and(Secure::has_received)
+    }
+
+    pub fn get(&self) -> &TcpStream {
         // SAFETY: see `get_mut`.
         unsafe { &*self.0.stream.get() }
     }

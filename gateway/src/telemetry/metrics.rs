@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::tls::Failure;
+
 /// A number one thread changes and any thread may read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -113,11 +115,13 @@ pub enum Offence {
     SlowRead,
     /// No PROXY header where there has to be one.
     ProxyHeader,
+    /// A TLS handshake that was none, or did not come in time.
+    Handshake,
 }
 
 impl Offence {
     /// Every offence with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 9] = [
+    pub const LABELS: [&'static str; 10] = [
         "malformed",
         "request_line_too_long",
         "head_too_large",
@@ -127,6 +131,7 @@ impl Offence {
         "slow_body",
         "slow_read",
         "proxy_header",
+        "handshake",
     ];
 }
 
@@ -166,6 +171,14 @@ pub struct Worker {
     pub offences_unreported: Counter,
     /// Requests refused by the HTTP parser before a route was looked up.
     pub requests_rejected: Counter,
+    /// TLS handshakes with clients not known from before.
+    pub handshakes_full: Counter,
+    /// TLS handshakes that took up an earlier session.
+    pub handshakes_resumed: Counter,
+    /// TLS handshakes going on.
+    pub handshakes_open: Counter,
+    /// Failed TLS handshakes, by [`Failure`].
+    pub handshake_failures: [Counter; Failure::LABELS.len()],
     /// Tasks that panicked; each cost one connection.
     pub panics: Counter,
     /// Access log lines that found the writer's queue full.
@@ -200,6 +213,10 @@ impl Worker {
             offences: Default::default(),
             offences_unreported: Counter::default(),
             requests_rejected: Counter::default(),
+            handshakes_full: Counter::default(),
+            handshakes_resumed: Counter::default(),
+            handshakes_open: Counter::default(),
+            handshake_failures: Default::default(),
             panics: Counter::default(),
             access_log_dropped: Counter::default(),
             upstreams: Mutex::default(),
@@ -225,6 +242,13 @@ impl Worker {
     /// Counts a broken rule.
     pub fn offence(&self, which: Offence) {
         if let Some(counter) = self.offences.get(which as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub fn handshake_failure(&self, which: Failure) {
+        if let Some(counter) = self.handshake_failures.get(which as usize) {
             counter.add(1);
         }
     }

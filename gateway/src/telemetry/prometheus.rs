@@ -6,13 +6,15 @@ use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::tls::Failure;
+
 use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Offence, Upstream, Worker};
 
 /// What the answer's `Content-Type` says.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 34] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -32,6 +34,10 @@ pub const NAMES: [&str; 30] = [
     "gateway_tunnel_bytes_total",
     "gateway_deadlines_total",
     "gateway_offences_total",
+    "gateway_tls_handshakes_total",
+    "gateway_tls_handshake_failures_total",
+    "gateway_tls_handshakes_open",
+    "gateway_tls_certificate_expiry_seconds",
     "gateway_access_log_lines_dropped_total",
     "gateway_upstream_requests_total",
     "gateway_upstream_connections_total",
@@ -52,6 +58,8 @@ pub struct Scrape<'a> {
     pub workers: &'a [&'a Worker],
     /// Configurations that took the place of another, and that were refused.
     pub reloads: (u64, u64),
+    /// The certificates in use, and the Unix time each ends at.
+    pub certificates: &'a [(String, i64)],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
     /// Access log lines the output did not take.
@@ -258,11 +266,40 @@ fn requests(page: &mut Page, scrape: &Scrape<'_>) {
         page.sample(name, &[("offence", label)], count);
     }
 
+    tls(page, scrape);
+
     let name = "gateway_access_log_lines_dropped_total";
     page.family(name, Kind::Counter, "Access log lines lost, and why.");
     let queue_full = sum(workers, |worker| worker.access_log_dropped.value());
     page.sample(name, &[("reason", "queue_full")], queue_full);
     page.sample(name, &[("reason", "write_failed")], scrape.access_log_lines_lost);
+}
+
+fn tls(page: &mut Page, scrape: &Scrape<'_>) {
+    let workers = scrape.workers;
+    let name = "gateway_tls_handshakes_total";
+    page.family(name, Kind::Counter, "TLS handshakes that made a connection.");
+    let full = sum(workers, |worker| worker.handshakes_full.value());
+    page.sample(name, &[("kind", "full")], full);
+    let resumed = sum(workers, |worker| worker.handshakes_resumed.value());
+    page.sample(name, &[("kind", "resumed")], resumed);
+
+    let name = "gateway_tls_handshake_failures_total";
+    page.family(name, Kind::Counter, "TLS handshakes that failed.");
+    for (index, label) in Failure::LABELS.iter().enumerate() {
+        let count = |worker: &Worker| worker.handshake_failures.get(index).map_or(0, |n| n.value());
+        page.sample(name, &[("reason", label)], sum(workers, count));
+    }
+
+    let name = "gateway_tls_handshakes_open";
+    page.family(name, Kind::Gauge, "TLS handshakes going on.");
+    page.sample(name, &[], sum(workers, |worker| worker.handshakes_open.value()));
+
+    let name = "gateway_tls_certificate_expiry_seconds";
+    page.family(name, Kind::Gauge, "Unix time at which a certificate ends.");
+    for (certificate, not_after) in scrape.certificates {
+        page.sample(name, &[("certificate", certificate)], not_after);
+    }
 }
 
 fn upstreams(page: &mut Page, scrape: &Scrape<'_>) {
@@ -381,6 +418,7 @@ mod tests {
             worker.upstream(name);
         }
         render(&Scrape {
+            certificates: &[("a.pem".to_owned(), 1_800_000_000)],
             workers,
             reloads: (0, 0),
             kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],

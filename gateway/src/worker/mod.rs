@@ -20,13 +20,14 @@ use futures_util::future::{Either, join_all, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::config::Config;
-use crate::downstream::{Current, Route, Shared};
+use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines, Listener};
 use crate::routing::Table;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
+use crate::tls::{Acceptor, Tickets};
 use crate::upstream::{self, Upstream};
 use accept::Door;
 use mailbox::{Event, Handle, Inbox, Report};
@@ -47,6 +48,8 @@ pub struct Spec {
     pub metrics: Arc<metrics::Worker>,
     /// Where access lines go.
     pub access_log: Option<access_log::Sender>,
+    /// What session tickets are sealed with.
+    pub tickets: Tickets,
     /// Client connections this worker may hold open.
     pub connections_max: usize,
     /// Called on the worker's thread for each event; must not block.
@@ -155,6 +158,8 @@ async fn follow(
 /// What of a worker outlives a configuration.
 struct Lasting {
     worker: usize,
+    workers: usize,
+    tickets: Tickets,
     deadlines: Rc<Deadlines>,
     draining: Rc<Cell<bool>>,
     metrics: Arc<metrics::Worker>,
@@ -168,6 +173,8 @@ impl Lasting {
         let new_log = |sender| RefCell::new(AccessLog::new(sender, Arc::clone(&spec.metrics)));
         Self {
             worker: spec.index,
+            workers: spec.generation.config.cores.len().max(1),
+            tickets: spec.tickets.clone(),
             deadlines: Rc::clone(deadlines),
             draining: Rc::clone(draining),
             metrics: Arc::clone(&spec.metrics),
@@ -193,16 +200,26 @@ impl Lasting {
             let target = Route { upstream: route.upstream, body_bytes_max, allow_in_path };
             (route.host.clone(), route.path.clone(), target)
         });
+        let acceptors: Vec<Acceptor> = config
+            .tls
+            .iter()
+            .map(|settings| Acceptor::new(settings, &self.tickets).map_err(io::Error::other))
+            .collect::<io::Result<_>>()?;
+        let listeners = config.listeners.iter().map(|listener| {
+            let acceptor = listener.tls.and_then(|index| acceptors.get(index).cloned());
+            downstream::Listener { trust: listener.trust.clone(), acceptor }
+        });
         let reports = Arc::clone(&self.reports);
         Ok(Rc::new(Shared {
-            listeners: config.listeners.iter().map(|listener| listener.trust.clone()).collect(),
+            listeners: listeners.collect(),
+            handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
             upstreams: upstreams.collect(),
             routes: Table::new(routes),
             access_log: self.access_log.clone(),
             report: Box::new(move |client, offence| reports(Report { client, offence })),
             resources: Resources {
-                buffers: Buffers::new(config.limits.head_bytes),
+                buffers: Rc::new(Buffers::new(config.limits.head_bytes)),
                 request_heads: Kept::default(),
                 response_heads: Kept::default(),
                 deadlines: Rc::clone(&self.deadlines),

@@ -1,0 +1,275 @@
+//! The halves of a connection when TLS lies between them and the socket. What the peer sent is held
+//! in memory only while somebody reads, what is sent only while somebody writes.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+
+use super::buffer::{Buffer, Buffers};
+use super::deadline::Deadline;
+use super::pace::Pace;
+use super::stream::{Reader, Socket, Stream, Writer};
+use crate::sys;
+use crate::tls::session::Taken;
+use crate::tls::{Acceptor, Failure, Session};
+
+/// Bytes encrypted before they are sent: what a buffer of a body can hold, head included.
+const PART_BYTES: usize = 64 * 1024 + 256;
+
+/// How long an alert may take that says why there is no connection.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What both halves share.
+#[derive(Debug)]
+pub(super) struct Secure {
+    session: RefCell<Session>,
+    /// Records that the socket had no room for: they go first.
+    left: RefCell<BytesMut>,
+    /// Whether the writer is about to send records, so that nobody may send others.
+    writing: Cell<bool>,
+    buffers: Rc<Buffers>,
+}
+
+impl Secure {
+    fn new(session: Session, buffers: &Rc<Buffers>) -> Self {
+        Self {
+            session: RefCell::new(session),
+            left: RefCell::default(),
+            writing: Cell::new(false),
+            buffers: Rc::clone(buffers),
+        }
+    }
+
+    /// Whether there is something to read without waiting for the socket.
+    pub fn has_received(&self) -> bool {
+        self.session.borrow_mut().has_received()
+    }
+
+    fn collect(&self, out: &mut BytesMut) {
+        out.extend_from_slice(&std::mem::take(&mut *self.left.borrow_mut()));
+        self.session.borrow_mut().collect(out);
+    }
+
+    /// Sends what the session has to say by itself: alerts, new keys, tickets.
+    fn flush(&self, socket: &Socket) {
+        if self.writing.get() {
+            return;
+        }
+        let mut left = self.left.borrow_mut();
+        self.session.borrow_mut().collect(&mut left);
+        if left.is_empty() {
+            return;
+        }
+        // What the socket has no room for leaves before what is written next.
+        let sent = sys::send_now(socket.get(), &left).unwrap_or(0);
+        left.advance(sent);
+        if left.is_empty() {
+            *left = BytesMut::new();
+        }
+    }
+
+    /// Says that no more will be sent.
+    pub fn close(&self, socket: &Socket) {
+        self.session.borrow_mut().close();
+        self.flush(socket);
+    }
+}
+
+/// What is known of a connection once the peers have agreed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// Whether the client was known from before.
+    pub resumed: bool,
+}
+
+impl Stream {
+    /// Whether what passes is encrypted.
+    pub fn is_secure(&self) -> bool {
+        self.reader.socket().secure().is_some()
+    }
+
+    /// Agrees with a client on TLS. `received` is what it has sent so far. A client that speaks plain
+    /// HTTP can still be answered in it.
+    ///
+    /// # Errors
+    /// Why there is no agreement; the client has been told, if it speaks TLS.
+    pub async fn accept_tls(
+        &mut self,
+        acceptor: &Acceptor,
+        received: &[u8],
+        buffers: &Rc<Buffers>,
+        until: Deadline,
+    ) -> Result<Agreed, Failure> {
+        let session = acceptor.session().map_err(|_| Failure::Other)?;
+        let secure = Secure::new(session, buffers);
+        let (mut buffer, mut out) = (buffers.head(), buffers.head());
+        buffer.append(received);
+        let result = self.shake_hands(&secure, &mut buffer, &mut out, until).await;
+        buffers.give_head(buffer);
+        buffers.give_head(out);
+        result?;
+        let agreed = Agreed { resumed: secure.session.borrow().is_resumed() };
+        self.reader.socket().set_secure(secure);
+        Ok(agreed)
+    }
+
+    async fn shake_hands(
+        &mut self,
+        secure: &Secure,
+        buffer: &mut Buffer,
+        out: &mut Buffer,
+        until: Deadline,
+    ) -> Result<(), Failure> {
+        let mut first = true;
+        loop {
+            if buffer.is_empty() {
+                match self.reader.receive(buffer, usize::MAX, until).await {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        return Err(Failure::Timeout);
+                    }
+                    _ => return Err(Failure::Closed),
+                }
+            }
+            // A method; TLS begins with a byte below.
+            if std::mem::take(&mut first) && matches!(buffer.filled(), [b'A'..=b'Z', ..]) {
+                return Err(Failure::PlainHttp);
+            }
+            let result = secure.session.borrow_mut().shake_hands(buffer.filled());
+            buffer.clear();
+            let handshaking = secure.session.borrow().is_handshaking();
+            if result.is_err() || handshaking || !secure.session.borrow().may_delay() {
+                secure.collect(&mut out.bytes);
+                let gap = if result.is_err() { ALERT_TIMEOUT } else { until.left() };
+                let sent = match out.is_empty() {
+                    true => Ok(()),
+                    false => self.writer.send(out, &mut Pace::new(gap, 0), false).await,
+                };
+                out.clear();
+                result?;
+                sent.map_err(|error| match error.kind() {
+                    io::ErrorKind::TimedOut => Failure::Timeout,
+                    _ => Failure::Closed,
+                })?;
+            }
+            if !handshaking {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// As [`read`](Self::read). An end that the peer has not announced is `UnexpectedEof`.
+    pub(super) async fn read_secure(
+        &mut self,
+        buffer: &mut Buffer,
+        max: usize,
+        until: Deadline,
+    ) -> io::Result<usize> {
+        let socket = self.socket().clone();
+        let Some(secure) = socket.secure() else { return Ok(0) };
+        let room = buffer.spare().min(max);
+        let mut taken = secure.session.borrow_mut().take(&mut buffer.bytes, room);
+        loop {
+            secure.flush(&socket);
+            match taken {
+                Ok(Taken::Bytes(count)) => return Ok(count),
+                Ok(Taken::End) => return Ok(0),
+                Ok(Taken::Nothing) => {}
+                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            }
+            let mut received = secure.buffers.head();
+            let result = self.receive(&mut received, usize::MAX, until).await;
+            if let Ok(1..) = result {
+                let mut session = secure.session.borrow_mut();
+                taken = session.receive(received.filled(), &mut buffer.bytes, room);
+            }
+            secure.buffers.give_head(received);
+            if result? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// As [`read_now`](Self::read_now).
+    pub(super) fn read_secure_now(
+        &self,
+        secure: &Secure,
+        buffer: &mut Buffer,
+        max: usize,
+    ) -> usize {
+        let room = buffer.spare().min(max);
+        let mut session = secure.session.borrow_mut();
+        let taken = session.take(&mut buffer.bytes, room);
+        if taken != Ok(Taken::Nothing) {
+            return bytes(taken);
+        }
+        let mut received = secure.buffers.head();
+        if self.receive_now(&mut received, usize::MAX) == 0 {
+            secure.buffers.give_head(received);
+            return 0;
+        }
+        // A failure is found again by the next read.
+        let taken = session.receive(received.filled(), &mut buffer.bytes, room);
+        secure.buffers.give_head(received);
+        bytes(taken)
+    }
+}
+
+fn bytes(taken: Result<Taken, Failure>) -> usize {
+    match taken {
+        Ok(Taken::Bytes(count)) => count,
+        _ => 0,
+    }
+}
+
+impl Writer {
+    /// As [`write_paced`](Self::write_paced).
+    pub(super) async fn write_secure(
+        &mut self,
+        buffer: &Buffer,
+        pace: &mut Pace,
+        last: bool,
+    ) -> io::Result<()> {
+        let socket = self.socket().clone();
+        let Some(secure) = socket.secure() else { return Ok(()) };
+        let mut out = secure.buffers.body();
+        secure.writing.set(true);
+        let result = self.write_parts(secure, buffer.filled(), &mut out, pace, last).await;
+        secure.writing.set(false);
+        secure.buffers.give_body(out);
+        secure.flush(&socket);
+        result
+    }
+
+    async fn write_parts(
+        &mut self,
+        secure: &Secure,
+        mut plaintext: &[u8],
+        out: &mut Buffer,
+        pace: &mut Pace,
+        last: bool,
+    ) -> io::Result<()> {
+        while !plaintext.is_empty() {
+            let middle = plaintext.len().min(PART_BYTES);
+            let (part, behind) = plaintext.split_at_checked(middle).unwrap_or_default();
+            plaintext = behind;
+            let ends = last && plaintext.is_empty();
+            {
+                let mut session = secure.session.borrow_mut();
+                session.write(part)?;
+                if ends {
+                    session.close();
+                }
+            }
+            out.clear();
+            secure.collect(&mut out.bytes);
+            self.send(out, pace, ends).await?;
+        }
+        Ok(())
+    }
+}
