@@ -11,6 +11,7 @@ mod shipped;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use gateway::config::{Config, Error, Overrides, load};
 use gateway::xdp;
@@ -19,7 +20,10 @@ const CPUS: [usize; 4] = [0, 1, 2, 3];
 
 /// Paths are relative to the repository, so that messages are the same on every machine.
 fn enter_repository() {
+    static CERTIFICATES: OnceLock<()> = OnceLock::new();
     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap();
+    // What `cargo xtask certs` does, for the examples that use them.
+    CERTIFICATES.get_or_init(|| certs::write_examples(Path::new("target/certs")).unwrap());
 }
 
 fn toml_files(folder: &str) -> Vec<PathBuf> {

@@ -54,14 +54,14 @@ fn the_reference_has_every_key_and_no_other() {
 
 const STRAY: &str = "stray-key-far-from-any-other";
 
-/// Adds [`STRAY`] to every table but the one that holds upstreams by name.
+/// Adds [`STRAY`] to every table but those that hold others by name.
 fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>) {
     for (key, value) in table.iter_mut() {
         written.insert(format!("{path}{key}"));
         match value {
-            Value::Table(upstreams) if key == "upstreams" => {
-                for (name, upstream) in upstreams.iter_mut() {
-                    let table = upstream.as_table_mut().unwrap();
+            Value::Table(tables) if key == "upstreams" || key == "tls" => {
+                for (name, table) in tables.iter_mut() {
+                    let table = table.as_table_mut().unwrap();
                     add_stray_keys(&format!("{path}{key}.{name}."), table, written);
                 }
             }
@@ -88,6 +88,9 @@ fn the_reference_has_the_defaults() {
         upstreams.example.endpoints = ["127.0.0.1:9000", "[::1]:9000", "example.internal:9000"]
         routes = [{ upstream = "example" }]
         xdp.interfaces = ["eth0"]
+        [[tls.example.certificates]]
+        chain = "target/certs/server.pem"
+        key = "target/certs/server.key"
     "#;
     assert_eq!(
         load(Some(Path::new("config/reference.toml")), &Overrides::default(), &CPUS).unwrap(),

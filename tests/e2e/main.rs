@@ -31,4 +31,5 @@ mod rejections;
 mod reload;
 mod splits;
 mod statuses;
+mod tls;
 mod websocket;

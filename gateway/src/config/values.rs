@@ -101,7 +101,7 @@ const PAGE_BYTES_MAX: u64 = 64 * 1024;
 /// The folder whose files answer with the status they are named after.
 pub(super) fn pages(kind: &Kind) -> Result<Pages, String> {
     let folder = path(kind)?;
-    let unreadable = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    let unreadable = |path: &Path, error: io::Error| format!("{path:?}: {error}");
     let mut files = Vec::new();
     for entry in folder.read_dir().map_err(|error| unreadable(&folder, error))? {
         files.push(entry.map_err(|error| unreadable(&folder, error))?.path());
@@ -112,15 +112,14 @@ pub(super) fn pages(kind: &Kind) -> Result<Pages, String> {
         let status = file.file_stem().and_then(|text| text.to_str()).unwrap_or_default();
         let known = STATUSES.into_iter().find(|known| known.to_string() == status);
         let (Some(status), Some(form)) = (known, extension.and_then(Form::of)) else {
-            let name = file.display();
-            return Err(format!("{name}: not named STATUS.html, .txt or .json, as in 404.html"));
+            return Err(format!("{file:?}: not named STATUS.html, .txt or .json, as in 404.html"));
         };
         let mut body = Vec::new();
         let opened = File::open(file).map_err(|error| unreadable(file, error))?;
         let mut bounded = opened.take(PAGE_BYTES_MAX + 1);
         bounded.read_to_end(&mut body).map_err(|error| unreadable(file, error))?;
         match body.len() as u64 > PAGE_BYTES_MAX {
-            true => Err(format!("{}: larger than {} KiB", file.display(), PAGE_BYTES_MAX >> 10)),
+            true => Err(format!("{file:?}: larger than {} KiB", PAGE_BYTES_MAX >> 10)),
             false => Ok(Page { status, form, body }),
         }
     });

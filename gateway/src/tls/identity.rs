@@ -29,7 +29,7 @@ impl Identity {
     /// # Errors
     /// A file that cannot be read or is no such PEM, and a key that is another certificate's.
     pub fn load(chain: &Path, key: &Path) -> Result<Self, String> {
-        let wrong = |path: &Path, error: &dyn fmt::Display| format!("{}: {error}", path.display());
+        let wrong = |path: &Path, error: &dyn fmt::Display| format!("{path:?}: {error}");
         let read = |path: &Path| fs::read(path).map_err(|error| wrong(path, &error));
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(chain)?)
             .collect::<Result<_, _>>()
@@ -48,7 +48,7 @@ impl Identity {
             CertifiedKey::from_der(certificates, secret, &super::provider()).map_err(|error| {
                 match error {
                     rustls::Error::InconsistentKeys(_) => {
-                        wrong(key, &format!("is not the key of {}", chain.display()))
+                        wrong(key, &format!("is not the key of {chain:?}"))
                     }
                     error => wrong(key, &error),
                 }

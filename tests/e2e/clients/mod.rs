@@ -40,7 +40,7 @@ fn skip(missing: &str) {
 
 /// Runs a program that must succeed, and returns what it printed.
 #[track_caller]
-fn text_of(program: &str, arguments: &[&str]) -> Option<String> {
+pub fn text_of(program: &str, arguments: &[&str]) -> Option<String> {
     run(program, arguments).as_ref().map(succeeded)
 }
 

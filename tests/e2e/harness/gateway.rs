@@ -62,6 +62,12 @@ impl Setup {
         self
     }
 
+    /// More lines of a table that has been set.
+    pub fn set_more(mut self, table: &'static str, lines: &str) -> Self {
+        writeln!(self.tables.entry(table).or_default(), "{lines}").unwrap();
+        self
+    }
+
     pub fn workers(mut self, workers: usize) -> Self {
         self.cores = workers.to_string();
         self

@@ -1,0 +1,103 @@
+//! Which certificate a client is shown, and how one takes another's place.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use certs::PKCS_RSA_SHA256;
+
+use super::{Files, python, secured};
+use crate::clients::text_of;
+use crate::harness::{Origin, set_up, until};
+
+#[test]
+fn the_name_asked_for_chooses() {
+    let (origin, files) = (Origin::echo(), Files::new());
+    let certificates = [
+        files.server(&["first.example"]),
+        files.server(&["a.example", "b.example"]),
+        files.server(&["*.c.example"]),
+    ];
+    let gateway = secured(&origin, &certificates).start();
+    let expected = "a.example=a.example B.example=a.example x.c.example=*.c.example \
+                    x.y.c.example=first.example c.example=first.example -=first.example";
+    python("names", &gateway, &files, &[expected]);
+
+    let gateway =
+        secured(&origin, &certificates).set_more("tls.main", "unknown_names = 'refuse'").start();
+    let expected = "a.example=a.example other.example=refused -=first.example";
+    if python("names", &gateway, &files, &[expected]) {
+        let refused = "gateway_tls_handshake_failures_total{reason=\"unknown_name\"}";
+        assert_eq!(gateway.metric(refused), 1.0);
+    }
+}
+
+#[test]
+fn rsa_keys_serve() {
+    let (origin, files) = (Origin::echo(), Files::new());
+    let pair = files.authority.server_with(&PKCS_RSA_SHA256, &["localhost"]).unwrap();
+    let gateway = secured(&origin, &[files.entry("rsa", &pair)]).start();
+    python("versions", &gateway, &files, &["1.2 1.3"]);
+}
+
+#[test]
+fn openssl_finds_the_chain_good() {
+    let (origin, files) = (Origin::echo(), Files::new());
+    let gateway = secured(&origin, &[files.server(&["localhost"])]).start();
+    let (address, ca) = (gateway.address().to_string(), files.path("ca.pem"));
+    let arguments = ["s_client", "-connect", &address, "-servername", "localhost", "-CAfile", &ca];
+    let more = ["-verify_return_error", "-verify_hostname", "localhost", "-brief"];
+    // Standard input is at its end, so that it leaves at once.
+    text_of("openssl", &[&arguments[..], &more].concat());
+}
+
+/// A hundred changes under load: no request fails, no connection is closed.
+#[test]
+fn another_takes_its_place_unnoticed() {
+    let (origin, files) = (Origin::saying("hello"), Files::new());
+    let setup = || secured(&origin, &[files.server(&["localhost"])]);
+    let gateway = setup().workers(2).start();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (gateway, files, over) = (&gateway, &files, &over);
+        let load = scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                if !python("load", gateway, files, &["200"]) {
+                    return;
+                }
+            }
+        });
+        for _ in 0..100 {
+            gateway.reload(setup());
+        }
+        over.store(true, Ordering::Relaxed);
+        load.join().unwrap();
+    });
+    let applied = "gateway_reloads_total{result=\"applied\"}";
+    assert_eq!(gateway.metric(applied), 100.0);
+}
+
+#[test]
+fn a_bad_one_changes_nothing() {
+    let (origin, files) = (Origin::saying("hello"), Files::new());
+    let gateway = secured(&origin, &[files.server(&["localhost"])]).start();
+    let (other, own) = (files.path("other.example.pem"), files.path("localhost.key"));
+    files.server(&["other.example"]);
+    let wrong = format!("{{ chain = {other:?}, key = {own:?} }}");
+    gateway.reload(secured(&origin, &[wrong]));
+    assert!(gateway.log().contains("is not the key of"), "{}", gateway.log());
+    python("load", &gateway, &files, &["1"]);
+    let ends = "gateway_tls_certificate_expiry_seconds";
+    assert!(gateway.metric(ends) > 1.7e9);
+}
+
+#[test]
+fn one_listener_speaks_tls_and_another_does_not() {
+    let (origin, files) = (Origin::saying("hello"), Files::new());
+    let secured = secured(&origin, &[files.server(&["localhost"])]).start();
+    let plain = set_up().to(&[origin.address]).start();
+    assert_eq!(plain.get("/").text(), "hello");
+    assert_eq!(secured.get("/").status, 400, "plain HTTP where TLS is spoken");
+    until("it to be counted", || {
+        secured.metric("gateway_tls_handshake_failures_total{reason=\"plain_http\"}") == 1.0
+    });
+}
