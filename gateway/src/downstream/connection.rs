@@ -15,6 +15,7 @@ use crate::http::head::RequestHead;
 use crate::http::parse::{self, Scan};
 use crate::net::{Buffer, Deadline, Stream};
 use crate::telemetry::metrics;
+use crate::tls::Failure;
 
 /// How long what a client still sends is read and thrown away after its last answer, so that the
 /// answer is not lost in a reset (RFC 9112 §9.6).
@@ -104,12 +105,21 @@ impl Connection {
 
     /// Ends a connection that cannot be served, with an answer where one would be understood.
     async fn turn_away(mut self, shared: &Rc<Shared>, error: Error) {
-        if error.status().is_none() {
-            return serve::note_refusal(shared, &self, error);
+        // As little worth a line as a connection without TLS on which nothing comes.
+        if error == Error::Handshake(Failure::Closed) {
+            return;
         }
-        serve::refuse(shared, &mut self, error).await;
+        match error.status() {
+            None => serve::note_refusal(shared, &self, error),
+            Some(_) => {
+                serve::refuse(shared, &mut self, error).await;
+            }
+        }
         self.stream.writer.finish();
-        self.linger(shared).await;
+        // To close with bytes unread would be a reset, which an answer or an alert may be lost in.
+        if self.stream.reader.has_bytes() || error.status().is_some() {
+            self.linger(shared).await;
+        }
     }
 
     /// Takes what was sent while the connection waited to be accepted, which saves waiting for it.

@@ -93,12 +93,21 @@ pub(super) async fn agree(
 ) -> Result<(), Error> {
     let resources = &shared.resources;
     let metrics = &resources.metrics;
-    let result = if metrics.handshakes_open.value() >= shared.handshakes_max as u64 {
-        Err(Failure::Busy)
-    } else {
-        let _open = Open::new(metrics);
-        let until = Deadline::after(resources.timeouts.handshake);
-        stream.accept_tls(acceptor, buffer.filled(), &resources.buffers, until).await
+    let until = Deadline::after(resources.timeouts.handshake);
+    // Who has not said anything yet costs little and takes nobody's place.
+    let begun = match buffer.is_empty() {
+        true => stream.reader.ready(until).await.map_err(|error| Failure::of_io(&error)),
+        false => Ok(()),
+    };
+    let result = match begun {
+        Err(failure) => Err(failure),
+        Ok(()) if metrics.handshakes_open.value() >= shared.handshakes_max as u64 => {
+            Err(Failure::Busy)
+        }
+        Ok(()) => {
+            let _open = Open::new(metrics);
+            stream.accept_tls(acceptor, buffer.filled(), &resources.buffers, until).await
+        }
     };
     resources.buffers.give_head(std::mem::take(buffer));
     match result {

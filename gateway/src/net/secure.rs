@@ -105,60 +105,72 @@ impl Stream {
     ) -> Result<Agreed, Failure> {
         let session = acceptor.session().map_err(|_| Failure::Other)?;
         let secure = Secure::new(session, buffers);
-        let (mut buffer, mut out) = (buffers.head(), buffers.head());
-        buffer.append(received);
-        let result = self.shake_hands(&secure, &mut buffer, &mut out, until).await;
-        buffers.give_head(buffer);
-        buffers.give_head(out);
-        result?;
+        if !received.is_empty() {
+            self.shake_hands(&secure, received, until).await?;
+        }
+        let mut first = received.is_empty();
+        while secure.session.borrow().is_handshaking() {
+            let buffer = self.more_of_handshake(buffers, until).await?;
+            // A method; TLS begins with a byte below.
+            let is_http =
+                std::mem::take(&mut first) && matches!(buffer.filled(), [b'A'..=b'Z', ..]);
+            let result = match is_http {
+                true => Err(Failure::PlainHttp),
+                false => self.shake_hands(&secure, buffer.filled(), until).await,
+            };
+            buffers.give_head(buffer);
+            result?;
+        }
         let agreed = Agreed { resumed: secure.session.borrow().is_resumed() };
         self.reader.socket().set_secure(secure);
         Ok(agreed)
     }
 
+    /// What the peer sends next. Nothing is held in memory while it thinks.
+    async fn more_of_handshake(
+        &mut self,
+        buffers: &Buffers,
+        until: Deadline,
+    ) -> Result<Buffer, Failure> {
+        let mut buffer = buffers.head();
+        if self.reader.receive_now(&mut buffer, usize::MAX) > 0 {
+            return Ok(buffer);
+        }
+        buffers.give_head(buffer);
+        self.reader.ready(until).await.map_err(|error| Failure::of_io(&error))?;
+        buffer = buffers.head();
+        match self.reader.receive(&mut buffer, usize::MAX, until).await {
+            Ok(1..) => Ok(buffer),
+            Ok(0) => Err(Failure::Closed),
+            Err(error) => Err(Failure::of_io(&error)),
+        }
+    }
+
+    /// Takes what the peer said and sends what there is to say to it.
     async fn shake_hands(
         &mut self,
         secure: &Secure,
-        buffer: &mut Buffer,
-        out: &mut Buffer,
+        received: &[u8],
         until: Deadline,
     ) -> Result<(), Failure> {
-        let mut first = true;
-        loop {
-            if buffer.is_empty() {
-                match self.reader.receive(buffer, usize::MAX, until).await {
-                    Ok(1..) => {}
-                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                        return Err(Failure::Timeout);
-                    }
-                    _ => return Err(Failure::Closed),
-                }
-            }
-            // A method; TLS begins with a byte below.
-            if std::mem::take(&mut first) && matches!(buffer.filled(), [b'A'..=b'Z', ..]) {
-                return Err(Failure::PlainHttp);
-            }
-            let result = secure.session.borrow_mut().shake_hands(buffer.filled());
-            buffer.clear();
-            let handshaking = secure.session.borrow().is_handshaking();
-            if result.is_err() || handshaking || !secure.session.borrow().may_delay() {
-                secure.collect(&mut out.bytes);
-                let gap = if result.is_err() { ALERT_TIMEOUT } else { until.left() };
-                let sent = match out.is_empty() {
-                    true => Ok(()),
-                    false => self.writer.send(out, &mut Pace::new(gap, 0), false).await,
-                };
-                out.clear();
-                result?;
-                sent.map_err(|error| match error.kind() {
-                    io::ErrorKind::TimedOut => Failure::Timeout,
-                    _ => Failure::Closed,
-                })?;
-            }
-            if !handshaking {
-                return Ok(());
-            }
+        let result = secure.session.borrow_mut().shake_hands(received);
+        let may_delay = {
+            let session = secure.session.borrow();
+            !session.is_handshaking() && session.may_delay()
+        };
+        if result.is_ok() && may_delay {
+            return Ok(());
         }
+        let gap = if result.is_err() { ALERT_TIMEOUT } else { until.left() };
+        let mut out = secure.buffers.head();
+        secure.collect(&mut out.bytes);
+        let sent = match out.is_empty() {
+            true => Ok(()),
+            false => self.writer.send(&mut out, &mut Pace::new(gap, 0), false).await,
+        };
+        secure.buffers.give_head(out);
+        result?;
+        sent.map_err(|error| Failure::of_io(&error))
     }
 }
 

@@ -79,6 +79,14 @@ impl Failure {
         }
     }
 
+    /// What the socket says of a peer.
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::Timeout,
+            _ => Self::Closed,
+        }
+    }
+
     /// What rustls makes of what the peer sent.
     pub(super) fn of(error: &rustls::Error) -> Self {
         use rustls::Error;

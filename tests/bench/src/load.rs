@@ -1,7 +1,7 @@
 //! The client side of a measurement: one thread, many connections.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 
 use crate::message::{Follower, Whole};
 use crate::poll::{Interest, Poll};
+use crate::wire::{Tls, Wire};
 
 /// No answer for this long ends a run.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ pub struct Job {
     pub body_bytes: usize,
     pub connections: usize,
     pub pace: Pace,
+    pub tls: Option<Tls>,
 }
 
 /// What came of a run.
@@ -66,7 +68,7 @@ impl Outcome {
 }
 
 struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     follower: Follower,
     /// When the request was due, and how much of it has been sent.
     begun: Option<(Instant, usize)>,
@@ -106,8 +108,9 @@ impl Load {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         self.poll.add(&stream, token, Interest::Read)?;
+        let wire = Wire::new(stream, self.job.tls.as_ref(), token)?;
         let follower = Follower::default();
-        Ok(Connection { stream, follower, begun: None, answer: None, waits_to_write: false })
+        Ok(Connection { wire, follower, begun: None, answer: None, waits_to_write: false })
     }
 
     /// Sends requests for `duration`, then waits for what is under way.
@@ -210,12 +213,11 @@ impl Load {
 
     fn watch(&mut self, token: usize) -> Result<()> {
         let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
-        let sent = connection.begun.map_or(0, |(_, sent)| sent);
-        let blocked = connection.begun.is_some() && sent < self.job.request.len();
+        let blocked = connection.wire.wants_write(connection.is_sending(&self.job.request));
         if blocked != connection.waits_to_write {
             connection.waits_to_write = blocked;
             let interest = if blocked { Interest::Write } else { Interest::Read };
-            self.poll.change(&connection.stream, token, interest)?;
+            self.poll.change(&connection.wire, token, interest)?;
         }
         Ok(())
     }
@@ -223,7 +225,7 @@ impl Load {
     fn advance(&mut self, token: usize, outcome: &mut Outcome) -> Result<()> {
         let fresh = self.job.pace == Pace::Fresh;
         let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
-        if connection.waits_to_write {
+        if connection.waits_to_write || connection.is_sending(&self.job.request) {
             if let Err(error) = connection.send(&self.job.request) {
                 return self.replace(token, outcome, &error);
             }
@@ -237,9 +239,13 @@ impl Load {
                     outcome.latencies.record(nanos)?;
                 }
                 outcome.requests += 1;
+                let wrong = self.job.tls.as_ref().and_then(|tls| tls.complaint(&connection.wire));
                 if answer != (Whole { status: 200, body_bytes: self.job.body_bytes }) {
                     outcome.requests -= 1;
                     outcome.fail(&anyhow::anyhow!("answered {answer:?}"));
+                } else if let Some(complaint) = wrong {
+                    outcome.requests -= 1;
+                    outcome.fail(&anyhow::anyhow!(complaint));
                 }
                 if fresh {
                     let connection = self.connect(token)?;
@@ -272,23 +278,34 @@ impl Load {
 }
 
 impl Connection {
+    fn is_sending(&self, request: &[u8]) -> bool {
+        self.begun.is_some_and(|(_, sent)| sent < request.len())
+    }
+
     fn send(&mut self, request: &[u8]) -> Result<()> {
         let Some((_, sent)) = &mut self.begun else { return Ok(()) };
         while let Some(rest @ [_, ..]) = request.get(*sent..) {
-            match self.stream.write(rest) {
+            match self.wire.write(rest) {
                 Ok(count) => *sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        match self.wire.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// An answer that has come whole; with `to_end`, only once the server has closed behind it.
     fn receive(&mut self, room: &mut [u8], to_end: bool) -> Result<Option<Whole>> {
         loop {
-            match self.stream.read(room) {
+            match self.wire.read(room) {
                 Ok(0) if self.answer.is_some() => return Ok(self.answer.take()),
+                // TLS without its own end: some do that.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof && self.answer.is_some() => {
+                    return Ok(self.answer.take());
+                }
                 Ok(0) => bail!("the server closed"),
                 Ok(count) => {
                     self.answer = self.follower.take(room.get(..count).unwrap_or_default())?;

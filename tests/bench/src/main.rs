@@ -9,6 +9,7 @@ mod poll;
 mod process;
 mod report;
 mod scenario;
+mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -137,7 +138,9 @@ fn main() -> Result<()> {
     peer::pin(*last)?;
     let folder = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let rig = Rig { origin: origin::start()?, cpu: *first, folder, connections_max };
+    let pair = certs::Authority::new("bench")?.server(&[wire::NAMES])?;
+    let certificate = pair.write(&folder, "server")?;
+    let rig = Rig { origin: origin::start()?, cpu: *first, certificate, folder, connections_max };
     let bench = Bench { arguments: &arguments, proxies, rig };
     let tables = bench.run();
     let _ = fs::remove_dir_all(&bench.rig.folder);

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::message;
 use crate::poll::{Interest, Poll};
+use crate::wire::{Tls, Wire};
 
 /// What `GET /` says.
 pub const SMALL: &[u8] = b"hello, world\n";
@@ -164,9 +165,11 @@ impl Connection {
 }
 
 /// Asks an address for a target and returns the body, for the check before anything is measured.
-pub fn fetch(address: SocketAddr, request: &[u8]) -> Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect(address)?;
+pub fn fetch(address: SocketAddr, tls: Option<&Tls>, request: &[u8]) -> Result<(u16, Vec<u8>)> {
+    let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
-    stream.write_all(request)?;
-    message::read_response(&mut stream).context("no answer to the check")
+    let mut wire = Wire::new(stream, tls, 0)?;
+    wire.write_all(request)?;
+    wire.flush()?;
+    message::read_response(&mut wire).context("no answer to the check")
 }

@@ -39,6 +39,8 @@ pub struct Rig {
     pub cpu: usize,
     /// For their files.
     pub folder: PathBuf,
+    /// The certificate they show, and its key.
+    pub certificate: (PathBuf, PathBuf),
     /// How many connections they must take, which HAProxy wants to know.
     pub connections_max: usize,
 }
@@ -69,12 +71,12 @@ impl Named {
         Ok(words.split(" - ").next().unwrap_or(words).to_owned())
     }
 
-    /// Starts it.
-    pub fn start(&self, rig: &Rig) -> Result<Running> {
+    /// Starts it, speaking TLS or not.
+    pub fn start(&self, rig: &Rig, tls: bool) -> Result<Running> {
         let folder = rig.folder.join(&self.name);
         fs::create_dir_all(&folder)?;
         let address = free_address()?;
-        let Some(mut command) = self.command(address, rig, &folder)? else {
+        let Some(mut command) = self.command(address, tls, rig, &folder)? else {
             return Ok(Running { address: rig.origin, process: None });
         };
         let log = fs::File::create(folder.join("log"))?;
@@ -93,8 +95,13 @@ impl Named {
         Ok(running)
     }
 
-    fn command(&self, address: SocketAddr, rig: &Rig, folder: &Path) -> Result<Option<Command>> {
-        let origin = rig.origin;
+    fn command(
+        &self,
+        address: SocketAddr,
+        tls: bool,
+        rig: &Rig,
+        folder: &Path,
+    ) -> Result<Option<Command>> {
         let write = |name: &str, text: String| -> Result<PathBuf> {
             let path = folder.join(name);
             fs::write(&path, text)?;
@@ -105,22 +112,25 @@ impl Named {
             Peer::Gateway { binary, flags } => {
                 command = Command::new(binary);
                 command.args(["run", "--cores", "1", "--log-level", "warn"]).args(flags);
-                command.arg("--config").arg(write("gateway.toml", gateway(address, rig))?);
+                command.arg("--config").arg(write("gateway.toml", gateway(address, tls, rig))?);
             }
             Peer::Nginx => {
                 command = Command::new("nginx");
-                command.arg("-c").arg(write("nginx.conf", nginx(address, rig, folder))?);
+                command.arg("-c").arg(write("nginx.conf", nginx(address, tls, rig, folder))?);
                 command.args(["-g", "daemon off;"]);
             }
             Peer::Haproxy => {
                 command = Command::new("haproxy");
-                command
-                    .arg("-f")
-                    .arg(write("haproxy.cfg", haproxy(address, origin, rig.connections_max))?);
+                let both = write("both.pem", both(rig)?)?;
+                let text = haproxy(address, tls.then_some(both.as_path()), rig);
+                command.arg("-f").arg(write("haproxy.cfg", text)?);
             }
             Peer::Pingora { binary } => {
                 command = Command::new(binary);
-                command.arg(address.to_string()).arg(origin.to_string());
+                command.arg(address.to_string()).arg(rig.origin.to_string());
+                if tls {
+                    command.arg(&rig.certificate.0).arg(&rig.certificate.1);
+                }
             }
             Peer::Direct => return Ok(None),
         }
@@ -186,8 +196,15 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn gateway(address: SocketAddr, rig: &Rig) -> String {
+fn gateway(address: SocketAddr, tls: bool, rig: &Rig) -> String {
     let (origin, descriptors) = (rig.origin, 2 * rig.connections_max);
+    let (chain, key) = &rig.certificate;
+    let tls = match tls {
+        true => format!(
+            "tls = 'bench'\n[tls.bench]\ncertificates = [{{ chain = {chain:?}, key = {key:?} }}]"
+        ),
+        false => String::new(),
+    };
     format!(
         "[runtime]
 drain_timeout = '0s'
@@ -203,6 +220,7 @@ address = 'off'
 format = 'off'
 [[listeners]]
 address = '{address}'
+{tls}
 [upstreams.origin]
 endpoints = ['{origin}']
 idle_connections = 128
@@ -212,9 +230,14 @@ upstream = 'origin'
     )
 }
 
-fn nginx(address: SocketAddr, rig: &Rig, folder: &Path) -> String {
+fn nginx(address: SocketAddr, tls: bool, rig: &Rig, folder: &Path) -> String {
     let (origin, descriptors) = (rig.origin, 2 * rig.connections_max);
     let folder = folder.display();
+    let (chain, key) = (rig.certificate.0.display(), rig.certificate.1.display());
+    let (ssl, ssl_files) = match tls {
+        true => ("ssl", format!("ssl_certificate {chain}; ssl_certificate_key {key};")),
+        false => ("", String::new()),
+    };
     format!(
         "worker_processes 1;
 pid {folder}/pid;
@@ -240,8 +263,11 @@ http {{
         keepalive 128;
         keepalive_requests 1000000000;
     }}
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:bench:10m;
+    {ssl_files}
     server {{
-        listen {address} backlog=4096;
+        listen {address} backlog=4096 {ssl};
         location / {{ proxy_pass http://origin; }}
     }}
 }}
@@ -249,7 +275,9 @@ http {{
     )
 }
 
-fn haproxy(address: SocketAddr, origin: SocketAddr, connections_max: usize) -> String {
+fn haproxy(address: SocketAddr, certificate: Option<&Path>, rig: &Rig) -> String {
+    let Rig { origin, connections_max, .. } = rig;
+    let ssl = certificate.map(|path| format!("ssl crt {}", path.display())).unwrap_or_default();
     format!(
         "global
     nbthread 1
@@ -263,12 +291,17 @@ defaults
     option forwardfor
     http-reuse always
 frontend in
-    bind {address} backlog 4096
+    bind {address} backlog 4096 {ssl}
     default_backend out
 backend out
     server origin {origin} pool-max-conn 128
 "
     )
+}
+
+/// Chain and key in one file, as HAProxy has it.
+fn both(rig: &Rig) -> Result<String> {
+    Ok(fs::read_to_string(&rig.certificate.0)? + &fs::read_to_string(&rig.certificate.1)?)
 }
 
 /// Which Pingora the program is made with.

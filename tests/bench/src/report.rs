@@ -67,7 +67,7 @@ pub fn table(measured: &Measured) -> String {
     text.push_str(".\n\n");
     let first = rows.first();
     let name = first.map_or("", |row| row.name.as_str());
-    if scenario.needs_proxy() {
+    if scenario.is_idle() {
         writeln!(text, "| | bytes per connection | {name} ÷ this |\n|---|---|---|")
             .unwrap_or_default();
     } else {
@@ -80,7 +80,7 @@ pub fn table(measured: &Measured) -> String {
     }
     for (index, row) in rows.iter().enumerate() {
         let against = first.filter(|_| index > 0).and_then(|first| ratio(first, row));
-        text.push_str(&line(row, against, scenario.needs_proxy()));
+        text.push_str(&line(row, against, scenario.is_idle()));
     }
     text
 }

@@ -5,11 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustls::HandshakeKind;
 
 use crate::load::{Job, Load, Outcome, Pace};
 use crate::origin;
 use crate::peer::{Named, Rig};
 use crate::process::{cpu, memory};
+use crate::wire::Tls;
 
 /// Requests a second at part load, unless that is more than half of what the slowest can do.
 pub const PART_LOAD: f64 = 20_000.0;
@@ -25,6 +27,7 @@ pub struct Scenario {
     upload: usize,
     connections: usize,
     shape: Shape,
+    tls: Option<Handshakes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,12 +38,26 @@ enum Shape {
     Idle,
 }
 
-const fn scenario(name: &'static str, about: &'static str, shape: Shape) -> Scenario {
-    Scenario { name, about, target: "/", upload: 0, connections: 64, shape }
+/// Which handshakes there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Handshakes {
+    Once,
+    Full,
+    Resumed,
 }
 
+const fn scenario(name: &'static str, about: &'static str, shape: Shape) -> Scenario {
+    Scenario { name, about, target: "/", upload: 0, connections: 64, shape, tls: None }
+}
+
+const fn secure(scenario: Scenario, tls: Handshakes) -> Scenario {
+    Scenario { tls: Some(tls), ..scenario }
+}
+
+const IDLE: Scenario = scenario("idle", "idle connections, each after one request", Shape::Idle);
+
 /// All of them, in the order of the tables.
-pub const ALL: [Scenario; 7] = [
+pub const ALL: [Scenario; 12] = [
     scenario("keep-alive", "GET, 13 bytes, 64 connections kept open", Shape::Closed),
     scenario("new-connection", "GET, 13 bytes, a connection for each request", Shape::Fresh),
     Scenario { target: "/64k", ..scenario("64k", "GET, 64 KiB, kept open", Shape::Closed) },
@@ -50,10 +67,29 @@ pub const ALL: [Scenario; 7] = [
         ..scenario("1m", "GET, 1 MiB, 16 connections kept open", Shape::Closed)
     },
     Scenario { upload: 16 << 10, ..scenario("post-16k", "POST, 16 KiB, kept open", Shape::Closed) },
-    scenario("part-load", "GET, 13 bytes, at a fixed rate", Shape::PartLoad),
+    secure(
+        scenario("tls-keep-alive", "GET, 13 bytes, TLS 1.3, kept open", Shape::Closed),
+        Handshakes::Once,
+    ),
     Scenario {
+        target: "/64k",
+        ..secure(scenario("tls-64k", "GET, 64 KiB, TLS 1.3", Shape::Closed), Handshakes::Once)
+    },
+    secure(
+        scenario("tls-handshake", "GET, 13 bytes, a full handshake for each", Shape::Fresh),
+        Handshakes::Full,
+    ),
+    secure(
+        scenario("tls-resumed", "GET, 13 bytes, a resumed handshake for each", Shape::Fresh),
+        Handshakes::Resumed,
+    ),
+    scenario("part-load", "GET, 13 bytes, at a fixed rate", Shape::PartLoad),
+    Scenario { connections: 10_000, ..IDLE },
+    Scenario {
+        name: "tls-idle",
+        about: "idle TLS connections, each after one request",
         connections: 10_000,
-        ..scenario("idle", "idle connections, each after one request", Shape::Idle)
+        ..secure(IDLE, Handshakes::Once)
     },
 ];
 
@@ -81,9 +117,14 @@ pub struct Sample {
 }
 
 impl Scenario {
+    /// Whether it is about memory.
+    pub fn is_idle(&self) -> bool {
+        self.shape == Shape::Idle
+    }
+
     /// Whether it says nothing without a proxy.
     pub fn needs_proxy(&self) -> bool {
-        self.shape == Shape::Idle
+        self.is_idle() || self.tls.is_some()
     }
 
     /// How much of it there is, where that depends on the machine.
@@ -104,7 +145,7 @@ impl Scenario {
         self.shape == Shape::PartLoad
     }
 
-    fn job(&self, address: SocketAddr, rate: f64) -> Job {
+    fn job(&self, address: SocketAddr, rate: f64) -> Result<Job> {
         let pace = match self.shape {
             Shape::Closed | Shape::Idle => Pace::Closed,
             Shape::Fresh => Pace::Fresh,
@@ -122,14 +163,22 @@ impl Scenario {
         let mut request = format!("{request}\r\n").into_bytes();
         request.extend(origin::pattern(self.upload));
         let body_bytes = origin::body(self.target).len();
-        Job { address, request, body_bytes, connections: self.connections, pace }
+        let tls = self.tls.map(|handshakes| {
+            Tls::new(match handshakes {
+                Handshakes::Once => None,
+                Handshakes::Full => Some(HandshakeKind::Full),
+                Handshakes::Resumed => Some(HandshakeKind::Resumed),
+            })
+        });
+        let tls = tls.transpose()?;
+        Ok(Job { address, request, body_bytes, connections: self.connections, pace, tls })
     }
 
     /// Starts the proxy, checks an answer to the byte, warms up, measures and ends it.
     pub fn measure(&self, proxy: &Named, rig: &Rig, rate: f64, times: Times) -> Result<Sample> {
-        let running = proxy.start(rig)?;
-        let job = Job { connections: self.held(rig), ..self.job(running.address, rate) };
-        let (status, body) = origin::fetch(running.address, &job.request)?;
+        let running = proxy.start(rig, self.tls.is_some())?;
+        let job = Job { connections: self.held(rig), ..self.job(running.address, rate)? };
+        let (status, body) = origin::fetch(running.address, job.tls.as_ref(), &job.request)?;
         ensure!(status == 200, "{} answers {status}", proxy.name);
         ensure!(body == origin::body(self.target), "{} changes the body", proxy.name);
         if self.shape == Shape::Idle {

@@ -1,6 +1,6 @@
 //! The smallest proxy that can be made with Pingora: one thread, one upstream, nothing else.
 //!
-//! `bench-pingora LISTEN UPSTREAM [TLS-LISTEN CHAIN KEY]`
+//! `bench-pingora LISTEN UPSTREAM [CHAIN KEY]`
 
 use std::sync::Arc;
 
@@ -34,9 +34,9 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (listen, upstream, tls) = match arguments.as_slice() {
         [listen, upstream] => (listen, upstream, None),
-        [listen, upstream, tls, chain, key] => (listen, upstream, Some((tls, chain, key))),
+        [listen, upstream, chain, key] => (listen, upstream, Some((chain, key))),
         _ => {
-            eprintln!("usage: bench-pingora LISTEN UPSTREAM [TLS-LISTEN CHAIN KEY]");
+            eprintln!("usage: bench-pingora LISTEN UPSTREAM [CHAIN KEY]");
             std::process::exit(2);
         }
     };
@@ -46,9 +46,9 @@ fn main() -> Result<()> {
     server.bootstrap();
     let relay = Relay { upstream: upstream.clone() };
     let mut service = http_proxy_service(&Arc::clone(&server.configuration), relay);
-    service.add_tcp(listen);
-    if let Some((address, chain, key)) = tls {
-        service.add_tls(address, chain, key)?;
+    match tls {
+        Some((chain, key)) => service.add_tls(listen, chain, key)?,
+        None => service.add_tcp(listen),
     }
     server.add_service(service);
     server.run_forever()
