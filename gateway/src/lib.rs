@@ -7,8 +7,9 @@ pub mod sys;
 
 pub mod http;
 pub mod routing;
-pub mod telemetry;
 pub mod tls;
+
+pub mod telemetry;
 
 pub mod net;
 
