@@ -59,7 +59,9 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
     for (key, value) in table.iter_mut() {
         written.insert(format!("{path}{key}"));
         match value {
-            Value::Table(tables) if key == "upstreams" || key == "tls" => {
+            Value::Table(tables)
+                if path.is_empty() && ["upstreams", "tls"].contains(&key.as_str()) =>
+            {
                 for (name, table) in tables.iter_mut() {
                     let table = table.as_table_mut().unwrap();
                     add_stray_keys(&format!("{path}{key}.{name}."), table, written);

@@ -225,14 +225,7 @@ fn tls_settings(root: &mut Section<'_>) -> Vec<tls::server::Settings> {
         }
         let mut identities = Vec::new();
         table.tables("certificates", CERTIFICATES_HINT, |_, table| {
-            let chain = table.required("chain", "write the path of a PEM file", path);
-            let key = table.required("key", "write the path of a PEM file", path);
-            if let (Some(chain), Some(key)) = (chain, key) {
-                match tls::Identity::load(&chain, &key) {
-                    Ok(identity) => identities.push(identity),
-                    Err(message) => table.reject(message),
-                }
-            }
+            identities.extend(identity(table));
         });
         all.push(tls::server::Settings {
             name: name.to_owned(),
@@ -344,6 +337,7 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
             table.reject(message);
         }
         let mut seen = HashSet::new();
+        let tls = table.has("tls").then(|| table.table("tls", upstream_tls));
         upstreams.push(upstream::Spec {
             name: name.to_owned(),
             endpoints: table.list("endpoints", "write [\"127.0.0.1:9000\"]", |kind| {
@@ -351,10 +345,55 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
             }),
             idle_connections: table.value("idle_connections", 64, integer(0..=10_000)),
             idle_timeout: table.value("idle_timeout", IDLE_TIMEOUT_DEFAULT, duration(TIMEOUT)),
-            proxy_protocol: table.value("proxy_protocol", None, word(&PROXY_PROTOCOL_OUT)),
+            proxy_protocol: table.value("proxy_protocol", None, |kind| {
+                match word(&PROXY_PROTOCOL_OUT)(kind)? {
+                    Some(_) if tls.is_some() => Err("cannot be had together with tls".to_owned()),
+                    version => Ok(version),
+                }
+            }),
+            tls,
         });
     });
     upstreams
+}
+
+fn upstream_tls(table: &mut Section<'_>) -> tls::client::Settings {
+    let verify = table.value("verify", true, boolean);
+    let mut roots = table.optional("ca", |kind| tls::client::Roots::load(&path(kind)?));
+    if verify && !table.has("ca") {
+        match tls::client::Roots::system() {
+            Ok(system) => roots = Some(system),
+            Err(message) => table.reject(message),
+        }
+    }
+    let server_name = table.optional("server_name", |kind| match values::text(kind)? {
+        name if tls::client::is_server_name(name) => Ok(name.to_owned()),
+        _ => Err("must be a DNS name or an IP address".to_owned()),
+    });
+    let identity = table.has("certificate").then(|| table.table("certificate", identity)).flatten();
+    tls::client::Settings {
+        roots: roots.filter(|_| verify),
+        server_name,
+        identity,
+        minimum_version: table.value(
+            "minimum_version",
+            tls::Version::default(),
+            word(&TLS_VERSIONS),
+        ),
+    }
+}
+
+/// A certificate and its key.
+fn identity(table: &mut Section<'_>) -> Option<tls::Identity> {
+    let chain = table.required("chain", "write the path of a PEM file", path)?;
+    let key = table.required("key", "write the path of a PEM file", path)?;
+    match tls::Identity::load(&chain, &key) {
+        Ok(identity) => Some(identity),
+        Err(message) => {
+            table.reject(message);
+            None
+        }
+    }
 }
 
 fn routes(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Vec<Route> {

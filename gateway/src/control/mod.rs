@@ -106,6 +106,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let (stop_ledger, stopped) = oneshot::channel();
     let ledger = tokio::spawn(offences::keep(reported, stopped));
     status.set_certificates(&config);
+    warn_unverified(&config);
     let running = Arc::new(config);
     let workers = Workers {
         driver,
@@ -192,6 +193,15 @@ fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters,
         };
         counts.into_iter().map(counter).collect()
     }))
+}
+
+/// Names the upstreams that anybody could pose as.
+fn warn_unverified(config: &Config) {
+    for upstream in &config.upstreams {
+        if upstream.tls.as_ref().is_some_and(|tls| tls.roots.is_none()) {
+            tracing::warn!("upstream {:?}: certificates are not verified", upstream.name);
+        }
+    }
 }
 
 /// What all workers are started from.
@@ -307,6 +317,7 @@ impl Gateway {
             Ok(generation) => {
                 self.running = Arc::clone(&generation.config);
                 self.status.set_certificates(&self.running);
+                warn_unverified(&self.running);
                 let Config { drain_timeout, tunnel_drain_timeout, .. } = *self.running;
                 self.drain_timeouts = (drain_timeout, tunnel_drain_timeout);
                 for worker in &self.workers {

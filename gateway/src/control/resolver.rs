@@ -4,15 +4,15 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use super::Error;
-use crate::upstream::{EndpointSpec, Spec};
+use crate::upstream::{Address, EndpointSpec, Spec};
 
 /// The addresses of every upstream, in the order of `upstreams`; none is empty. Asks the
 /// system's resolver, so /etc/hosts counts, and blocks for as long as that takes.
-pub(super) fn resolve(upstreams: &[Spec]) -> Result<Vec<Vec<SocketAddr>>, Error> {
+pub(super) fn resolve(upstreams: &[Spec]) -> Result<Vec<Vec<Address>>, Error> {
     upstreams.iter().map(resolve_upstream).collect()
 }
 
-fn resolve_upstream(upstream: &Spec) -> Result<Vec<SocketAddr>, Error> {
+fn resolve_upstream(upstream: &Spec) -> Result<Vec<Address>, Error> {
     let mut addresses = Vec::new();
     for endpoint in &upstream.endpoints {
         let resolved = look_up(endpoint).map_err(|source| Error::Resolve {
@@ -20,7 +20,8 @@ fn resolve_upstream(upstream: &Spec) -> Result<Vec<SocketAddr>, Error> {
             host: endpoint.host.clone(),
             source,
         })?;
-        addresses.extend(resolved);
+        let host = || endpoint.host.clone();
+        addresses.extend(resolved.into_iter().map(|socket| Address { socket, host: host() }));
     }
     Ok(addresses)
 }
@@ -53,6 +54,7 @@ mod tests {
             idle_connections: 1,
             idle_timeout: Duration::from_secs(1),
             proxy_protocol: None,
+            tls: None,
         }
     }
 
@@ -60,11 +62,15 @@ mod tests {
     fn addresses_need_no_resolver_and_keep_their_order() {
         let resolved =
             resolve(&[upstream("a", &["192.0.2.2", "::1"]), upstream("b", &["192.0.2.1"])]);
+        let address = |socket: &str, host: &str| Address {
+            socket: socket.parse().unwrap(),
+            host: host.to_owned(),
+        };
         assert_eq!(
             resolved.unwrap(),
             [
-                vec!["192.0.2.2:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()],
-                vec!["192.0.2.1:9001".parse().unwrap()],
+                vec![address("192.0.2.2:9001", "192.0.2.2"), address("[::1]:9001", "::1")],
+                vec![address("192.0.2.1:9001", "192.0.2.1")],
             ]
         );
     }
@@ -72,7 +78,7 @@ mod tests {
     #[test]
     fn localhost_resolves() {
         let resolved = resolve(&[upstream("a", &["localhost"])]).unwrap();
-        assert!(resolved[0].iter().all(|address| address.ip().is_loopback()));
+        assert!(resolved[0].iter().all(|address| address.socket.ip().is_loopback()));
     }
 
     #[test]

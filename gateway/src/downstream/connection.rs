@@ -55,7 +55,7 @@ pub async fn run(current: Rc<Current>, stream: Stream, socket: SocketAddr, liste
     if shared.has_prologue(listener) {
         // Boxed, like whatever a connection needs but for a moment.
         if let Err(error) = Box::pin(connection.begin(&shared)).await {
-            return connection.turn_away(&shared, error).await;
+            return Box::pin(connection.turn_away(&shared, error)).await;
         }
     }
     connection.read_ahead(&shared.resources);

@@ -40,6 +40,8 @@ pub enum Error {
     Unavailable,
     /// No endpoint accepted a connection in time.
     ConnectTimeout,
+    /// No endpoint agreed on TLS, or none could prove who it is.
+    UpstreamTls,
     /// A kept connection turned out to be dead before it answered: nothing was processed.
     Stale,
     /// An endpoint closed or broke its connection before it answered.
@@ -66,7 +68,9 @@ impl Error {
             Self::NoRoute => Some(404),
             Self::HeadTimeout | Self::BodyTimeout => Some(408),
             Self::BodyTooLarge => Some(413),
-            Self::Stale | Self::UpstreamGone | Self::BadResponse(_) => Some(502),
+            Self::Stale | Self::UpstreamTls | Self::UpstreamGone | Self::BadResponse(_) => {
+                Some(502)
+            }
             Self::Unavailable => Some(503),
             Self::ConnectTimeout | Self::ResponseTimeout => Some(504),
             Self::ProxyHeader
@@ -93,6 +97,7 @@ impl Error {
             Self::NoRoute | Self::TunnelSilent => Side::Gateway,
             Self::Unavailable
             | Self::ConnectTimeout
+            | Self::UpstreamTls
             | Self::Stale
             | Self::UpstreamGone
             | Self::BadResponse(_)
@@ -143,6 +148,7 @@ impl Error {
             Self::NoRoute => "no route",
             Self::Unavailable => "no endpoint accepts connections",
             Self::ConnectTimeout => "connect timed out",
+            Self::UpstreamTls => "no TLS with the upstream",
             Self::Stale => "kept upstream connection was dead",
             Self::UpstreamGone => "upstream closed the connection before its response",
             Self::BadResponse(reject) => reject.reason(),

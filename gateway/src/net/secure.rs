@@ -31,15 +31,30 @@ pub(super) struct Secure {
     /// Whether the writer is about to send records, so that nobody may send others.
     writing: Cell<bool>,
     buffers: Rc<Buffers>,
+    /// Whether as much as comes is read at once: endpoints send more than they get.
+    bulk: bool,
 }
 
 impl Secure {
-    fn new(session: Session, buffers: &Rc<Buffers>) -> Self {
+    fn new(session: Session, buffers: &Rc<Buffers>, bulk: bool) -> Self {
         Self {
             session: RefCell::new(session),
             left: RefCell::default(),
             writing: Cell::new(false),
             buffers: Rc::clone(buffers),
+            bulk,
+        }
+    }
+
+    /// A buffer to receive into.
+    fn buffer(&self) -> Buffer {
+        if self.bulk { self.buffers.body() } else { self.buffers.head() }
+    }
+
+    fn give(&self, buffer: Buffer) {
+        match self.bulk {
+            true => self.buffers.give_body(buffer),
+            false => self.buffers.give_head(buffer),
         }
     }
 
@@ -104,7 +119,7 @@ impl Stream {
         until: Deadline,
     ) -> Result<Agreed, Failure> {
         let session = acceptor.session().map_err(|_| Failure::Other)?;
-        let secure = Secure::new(session, buffers);
+        let secure = Secure::new(session, buffers, false);
         if !received.is_empty() {
             self.shake_hands(&secure, received, until).await?;
         }
@@ -124,6 +139,43 @@ impl Stream {
         let agreed = Agreed { resumed: secure.session.borrow().is_resumed() };
         self.reader.socket().set_secure(secure);
         Ok(agreed)
+    }
+
+    /// Agrees with an endpoint on TLS.
+    ///
+    /// # Errors
+    /// `TimedOut` when it takes longer than until then, and otherwise why there is no agreement.
+    pub async fn connect_tls(
+        &mut self,
+        session: Session,
+        buffers: &Rc<Buffers>,
+        until: Deadline,
+    ) -> io::Result<()> {
+        let secure = Secure::new(session, buffers, true);
+        // It begins with what the client says.
+        let mut result = self.shake_hands(&secure, b"", until).await;
+        while result.is_ok() && secure.session.borrow().is_handshaking() {
+            result = match self.more_of_handshake(buffers, until).await {
+                Ok(buffer) => {
+                    let result = self.shake_hands(&secure, buffer.filled(), until).await;
+                    buffers.give_head(buffer);
+                    result
+                }
+                Err(failure) => Err(failure),
+            };
+        }
+        match result {
+            Ok(()) => {
+                self.reader.socket().set_secure(secure);
+                Ok(())
+            }
+            Err(Failure::Timeout) => Err(io::ErrorKind::TimedOut.into()),
+            Err(failure) => {
+                let session = secure.session.borrow();
+                let reason = session.error().unwrap_or(failure.message_of_server());
+                Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+            }
+        }
     }
 
     /// What the peer sends next. Nothing is held in memory while it thinks.
@@ -194,13 +246,13 @@ impl Reader {
                 Ok(Taken::Nothing) => {}
                 Err(_) => return Err(io::ErrorKind::InvalidData.into()),
             }
-            let mut received = secure.buffers.head();
+            let mut received = secure.buffer();
             let result = self.receive(&mut received, usize::MAX, until).await;
             if let Ok(1..) = result {
                 let mut session = secure.session.borrow_mut();
                 taken = session.receive(received.filled(), &mut buffer.bytes, room);
             }
-            secure.buffers.give_head(received);
+            secure.give(received);
             if result? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

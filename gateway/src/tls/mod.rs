@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "certificates and ticket keys serve every worker")]
 
+pub mod client;
 pub mod identity;
 pub mod server;
 pub mod session;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+pub use client::Connector;
 pub use identity::Identity;
 pub use server::{Acceptor, Tickets};
 pub use session::{Failure, Session};

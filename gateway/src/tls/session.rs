@@ -13,6 +13,8 @@ pub struct Session {
     connection: Connection,
     /// Received, and not looked at because nobody had room for what it says.
     held: BytesMut,
+    /// What rustls said when it failed.
+    error: Option<Box<str>>,
 }
 
 /// What there is to read.
@@ -79,6 +81,14 @@ impl Failure {
         }
     }
 
+    /// The same of a server, where rustls has said nothing.
+    pub fn message_of_server(self) -> &'static str {
+        match self {
+            Self::Closed => "it closed during the TLS handshake",
+            _ => "TLS handshake failed",
+        }
+    }
+
     /// What the socket says of a peer.
     pub fn of_io(error: &io::Error) -> Self {
         match error.kind() {
@@ -118,7 +128,7 @@ impl Session {
     pub(super) fn new(mut connection: Connection) -> Self {
         // Whoever writes bounds what is written before it is collected.
         connection.set_buffer_limit(None);
-        Self { connection, held: BytesMut::new() }
+        Self { connection, held: BytesMut::new(), error: None }
     }
 
     /// Whether the peers have not agreed yet.
@@ -155,11 +165,19 @@ impl Session {
         // It takes all there is, or as much as a record may have, and fails only when nobody has
         // taken what it said before.
         self.connection.read_tls(rest).map_err(|_| Failure::Other)?;
-        self.connection.process_new_packets().map_err(|error| {
-            tracing::debug!(%error, "TLS");
-            Failure::of(&error)
-        })?;
-        Ok(())
+        match self.connection.process_new_packets() {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "TLS");
+                self.error = Some(error.to_string().into_boxed_str());
+                Err(Failure::of(&error))
+            }
+        }
+    }
+
+    /// What went wrong, in more words than [`Failure`] has.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
     }
 
     /// Takes what the peer sent, and puts what it says into `out`, at most `max` bytes. An alert may

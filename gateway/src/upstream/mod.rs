@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exchange::Error;
-use crate::net::{Deadlines, Stream, proxy_protocol};
+use crate::net::{Buffers, Deadline, Deadlines, Stream, proxy_protocol};
 use crate::telemetry::metrics;
+use crate::tls::{self, Connector};
 use balance::RoundRobin;
 use pool::Endpoint;
 
@@ -30,6 +31,17 @@ pub struct Spec {
     pub idle_timeout: Duration,
     /// Whether each connection says first whose it is; it then serves one request.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+    /// How TLS is spoken to it, if it is.
+    pub tls: Option<tls::client::Settings>,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// What to connect to.
+    pub socket: SocketAddr,
+    /// The host it was configured by.
+    pub host: String,
 }
 
 /// One `host:port` as written: the host is a name or an address without brackets.
@@ -49,6 +61,10 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The worker's deadlines.
     pub deadlines: Rc<Deadlines>,
+    /// What the specification's TLS comes to.
+    pub connector: Option<Connector>,
+    /// The worker's buffers.
+    pub buffers: Rc<Buffers>,
     /// The worker's counters.
     pub counters: Arc<metrics::Worker>,
     /// What the worker counts about this one.
@@ -72,13 +88,13 @@ pub struct Upstream {
 
 impl Upstream {
     /// An upstream without connections that asks the endpoint `first` first.
-    pub fn new(addresses: &[SocketAddr], first: usize, settings: Settings) -> Self {
+    pub fn new(addresses: &[Address], first: usize, settings: Settings) -> Self {
         let settings = Rc::new(settings);
         Self {
             name: settings.spec.name.as_str().into(),
             endpoints: addresses
                 .iter()
-                .map(|address| Endpoint::new(*address, Rc::clone(&settings)))
+                .map(|address| Endpoint::new(address.clone(), Rc::clone(&settings)))
                 .collect(),
             balance: RoundRobin::new(first),
             settings,
@@ -86,12 +102,7 @@ impl Upstream {
     }
 
     /// Whether it is what these would make.
-    pub fn is_same(
-        &self,
-        spec: &Spec,
-        addresses: &[SocketAddr],
-        connect_timeout: Duration,
-    ) -> bool {
+    pub fn is_same(&self, spec: &Spec, addresses: &[Address], connect_timeout: Duration) -> bool {
         self.settings.spec == *spec
             && self.settings.connect_timeout == connect_timeout
             && self.endpoints.iter().map(|endpoint| &endpoint.address).eq(addresses)
@@ -119,27 +130,54 @@ impl Upstream {
             if !fresh && let Some(stream) = endpoint.take() {
                 return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: true });
             }
-            let Settings { connect_timeout, deadlines, .. } = &*self.settings;
             // Boxed, because most exchanges find a kept connection, and its timer would make every
             // exchange's future larger and oddly aligned.
-            let connecting =
-                Box::pin(Stream::connect(endpoint.address, *connect_timeout, deadlines));
-            match connecting.await {
+            match Box::pin(self.connect(endpoint)).await {
                 Ok(stream) => {
                     self.metrics().connections.add(1);
                     return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: false });
                 }
                 Err(failure) => {
                     self.metrics().connect_failures.add(1);
-                    if failure.kind() == io::ErrorKind::TimedOut {
-                        self.settings.counters.deadline(metrics::Deadline::Connect);
-                        error = Error::ConnectTimeout;
-                    }
-                    tracing::debug!(upstream = &*self.name, endpoint = %endpoint.address, %failure, "connect failed");
+                    error = failure;
                 }
             }
         }
         Err(error)
+    }
+}
+
+impl Upstream {
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Stream, Error> {
+        let Settings { connect_timeout, deadlines, connector, buffers, .. } = &*self.settings;
+        let Address { socket, host } = &endpoint.address;
+        let failed = |error: io::Error, otherwise: Error| {
+            tracing::debug!(upstream = &*self.name, endpoint = %socket, %error, "connect failed");
+            if error.kind() == io::ErrorKind::TimedOut {
+                self.settings.counters.deadline(metrics::Deadline::Connect);
+                return Error::ConnectTimeout;
+            }
+            otherwise
+        };
+        let mut stream = Stream::connect(*socket, *connect_timeout, deadlines)
+            .await
+            .map_err(|error| failed(error, Error::Unavailable))?;
+        if let Some(connector) = connector {
+            let until = Deadline::after(*connect_timeout);
+            let agreed = match connector.session(host) {
+                Ok(session) => stream.connect_tls(session, buffers, until).await,
+                Err(reason) => Err(io::Error::other(reason)),
+            };
+            agreed.map_err(|error| {
+                if endpoint.may_complain() {
+                    let name = connector.server_name(host);
+                    let upstream = &*self.name;
+                    tracing::warn!(upstream, endpoint = %socket, name, "TLS failed: {error}");
+                }
+                failed(error, Error::UpstreamTls)
+            })?;
+        }
+        Ok(stream)
     }
 }
 
@@ -159,7 +197,7 @@ impl Lease {
 
     /// The endpoint's address.
     pub fn address(&self) -> SocketAddr {
-        self.endpoint.address
+        self.endpoint.address.socket
     }
 
     /// Keeps the connection for another exchange. Only for one whose request went out whole, whose

@@ -1,21 +1,25 @@
 //! Connections to endpoints that wait for their next request.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Settings;
+use super::{Address, Settings};
 use crate::net::{Deadline, Stream, rt};
 use crate::telemetry::metrics;
 
 /// How often idle connections are looked over. Only while there are any.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often each endpoint is complained of.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// One address of an upstream and the connections kept to it.
 pub struct Endpoint {
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// When it may be complained of again.
+    complained: Cell<Option<Deadline>>,
     settings: Rc<Settings>,
     idle: RefCell<Vec<Idle>>,
     sweeping: Cell<bool>,
@@ -28,8 +32,18 @@ struct Idle {
 
 impl Endpoint {
     /// An endpoint without connections.
-    pub fn new(address: SocketAddr, settings: Rc<Settings>) -> Rc<Self> {
-        Rc::new(Self { address, settings, idle: RefCell::default(), sweeping: Cell::new(false) })
+    pub fn new(address: Address, settings: Rc<Settings>) -> Rc<Self> {
+        let (idle, sweeping) = (RefCell::default(), Cell::new(false));
+        Rc::new(Self { address, complained: Cell::new(None), settings, idle, sweeping })
+    }
+
+    /// Whether a failure is worth a line: not when there was one just now.
+    pub fn may_complain(&self) -> bool {
+        let due = self.complained.get().is_none_or(|until| until <= Deadline::now());
+        if due {
+            self.complained.set(Some(Deadline::after(COMPLAINT_INTERVAL)));
+        }
+        due
     }
 
     /// The connection used last that is still good. One with anything to read is not: an endpoint

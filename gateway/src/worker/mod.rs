@@ -8,7 +8,7 @@ pub mod mailbox;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::rc::Rc;
@@ -27,8 +27,8 @@ use crate::net::{Buffers, Deadlines, Listener};
 use crate::routing::Table;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
-use crate::tls::{Acceptor, Tickets};
-use crate::upstream::{self, Upstream};
+use crate::tls::{Acceptor, Connector, Tickets};
+use crate::upstream::{self, Address, Upstream};
 use accept::Door;
 use mailbox::{Event, Handle, Inbox, Report};
 
@@ -64,7 +64,7 @@ pub struct Generation {
     /// The checked configuration.
     pub config: Arc<Config>,
     /// The resolved addresses of each upstream, in the configuration's order; none empty.
-    pub endpoints: Arc<Vec<Vec<SocketAddr>>>,
+    pub endpoints: Arc<Vec<Vec<Address>>>,
 }
 
 /// Starts a worker's thread.
@@ -187,13 +187,18 @@ impl Lasting {
     /// what it was in `before` keeps its connections.
     fn shared(&self, generation: &Generation, before: Option<&Shared>) -> io::Result<Rc<Shared>> {
         let Generation { config, endpoints } = generation;
+        let buffers = Rc::new(Buffers::new(config.limits.head_bytes));
         let upstreams = config.upstreams.iter().zip(endpoints.iter());
         let upstreams = upstreams.map(|(spec, addresses)| {
             let mut known = before.into_iter().flat_map(|before| &before.upstreams);
             let connect = config.timeouts.connect;
             let same = known.find(|known| known.is_same(spec, addresses, connect));
-            same.map_or_else(|| self.upstream(spec, addresses, connect), Rc::clone)
+            match same {
+                Some(same) => Ok(Rc::clone(same)),
+                None => self.upstream(spec, addresses, connect, &buffers),
+            }
         });
+        let upstreams = upstreams.collect::<io::Result<_>>()?;
         let routes = config.routes.iter().map(|route| {
             let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
             let allow_in_path = route.allow_in_path;
@@ -214,12 +219,12 @@ impl Lasting {
             listeners: listeners.collect(),
             handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
-            upstreams: upstreams.collect(),
+            upstreams,
             routes: Table::new(routes),
             access_log: self.access_log.clone(),
             report: Box::new(move |client, offence| reports(Report { client, offence })),
             resources: Resources {
-                buffers: Rc::new(Buffers::new(config.limits.head_bytes)),
+                buffers,
                 request_heads: Kept::default(),
                 response_heads: Kept::default(),
                 deadlines: Rc::clone(&self.deadlines),
@@ -237,16 +242,20 @@ impl Lasting {
     fn upstream(
         &self,
         spec: &upstream::Spec,
-        addresses: &[SocketAddr],
+        addresses: &[Address],
         connect_timeout: Duration,
-    ) -> Rc<Upstream> {
+        buffers: &Rc<Buffers>,
+    ) -> io::Result<Rc<Upstream>> {
+        let connector = spec.tls.as_ref().map(Connector::new).transpose();
         let settings = upstream::Settings {
             connect_timeout,
             deadlines: Rc::clone(&self.deadlines),
+            connector: connector.map_err(io::Error::other)?,
+            buffers: Rc::clone(buffers),
             counters: Arc::clone(&self.metrics),
             metrics: self.metrics.upstream(&spec.name),
             spec: spec.clone(),
         };
-        Rc::new(Upstream::new(addresses, self.worker, settings))
+        Ok(Rc::new(Upstream::new(addresses, self.worker, settings)))
     }
 }

@@ -2,6 +2,7 @@
 
 mod broken;
 mod certificates;
+mod upstreams;
 
 use std::path::PathBuf;
 
