@@ -276,6 +276,7 @@ struct InFlight<'a>(&'a Shared);
 impl<'a> InFlight<'a> {
     fn new(shared: &'a Shared) -> Self {
         shared.resources.metrics.requests_in_flight.add(1);
+        shared.resources.deadlines.request_begun();
         Self(shared)
     }
 }
@@ -283,5 +284,6 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.resources.metrics.requests_in_flight.sub(1);
+        self.0.resources.deadlines.request_ended();
     }
 }

@@ -22,6 +22,10 @@ use crate::sys;
 /// How late a deadline may be noticed. It bounds how often all of them are looked through.
 const GRANULARITY: Duration = Duration::from_millis(20);
 
+/// Requests in flight up to which a plain system call costs less than a turn of the ring: so few
+/// share none. Above, the ring's batches save the peers more wake-ups than a call saves.
+const CALM_MAX: usize = 8;
+
 /// How often a watched socket is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -58,7 +62,7 @@ impl Deadline {
     }
 }
 
-/// All deadlines of one worker.
+/// All deadlines of one worker, and how much its sockets have to do.
 #[derive(Debug)]
 pub struct Deadlines {
     slots: RefCell<Slots>,
@@ -67,6 +71,8 @@ pub struct Deadlines {
     /// Set when `next` changed under the sleeping task.
     rearmed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Requests that the worker's sockets carry now.
+    in_flight: Cell<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -138,7 +144,18 @@ impl Deadlines {
             next: Cell::new(Deadline::NEVER),
             rearmed: Cell::new(false),
             waker: RefCell::default(),
+            in_flight: Cell::new(0),
         })
+    }
+
+    /// A request has begun.
+    pub fn request_begun(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// A request has ended.
+    pub fn request_ended(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
     /// Lets every idle wait end now; used when the worker drains.
@@ -269,6 +286,11 @@ impl Timer {
     /// Takes the deadline away.
     pub fn disarm(&self) {
         self.set(Deadline::NEVER, State::Armed);
+    }
+
+    /// Whether the worker has little to do.
+    pub fn is_calm(&self) -> bool {
+        self.deadlines.in_flight.get() <= CALM_MAX
     }
 
     /// Whether the deadline has passed and the socket is shut down.

@@ -71,7 +71,7 @@ impl Stream {
         let timer = |direction| Timer::new(Rc::clone(deadlines), fd, direction);
         let socket = Socket::new(socket);
         Self {
-            reader: Reader { timer: timer(Direction::Read), socket: socket.clone() },
+            reader: Reader { timer: timer(Direction::Read), socket: socket.clone(), ready: false },
             writer: Writer { timer: timer(Direction::Write), socket, sent: 0, last: false },
         }
     }
@@ -137,6 +137,8 @@ pub struct Reader {
     // Before the socket, so that it is dropped first: see `Timer`.
     timer: Timer,
     socket: Socket,
+    /// Whether a wait has ended and nothing was read since.
+    ready: bool,
 }
 
 impl Reader {
@@ -165,6 +167,7 @@ impl Reader {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.timer.disarm();
+        self.ready = result.is_ok();
         result
     }
 
@@ -218,6 +221,12 @@ impl Reader {
         max: usize,
         until: Deadline,
     ) -> io::Result<usize> {
+        if mem::take(&mut self.ready) && self.timer.is_calm() {
+            let count = self.receive_now(buffer, max);
+            if count > 0 {
+                return Ok(count);
+            }
+        }
         let room = buffer.spare().min(max);
         self.timer.arm(until);
         let bytes = mem::take(&mut buffer.bytes);
@@ -300,8 +309,10 @@ impl Writer {
         last: bool,
     ) -> io::Result<()> {
         let mut from = buffer.start;
-        if last {
-            match sys::send_before_end(self.socket.get(), buffer.filled()) {
+        if last || self.timer.is_calm() {
+            let socket = self.socket.get();
+            let send = if last { sys::send_before_end } else { sys::send_now };
+            match send(socket, buffer.filled()) {
                 Ok(count) => {
                     self.sent += count as u64;
                     pace.record(Duration::ZERO, count);
