@@ -3,7 +3,7 @@
 mod curl;
 mod load;
 mod node;
-mod python;
+pub mod python;
 mod slow;
 
 use std::process::{Command, Output, Stdio};

@@ -46,13 +46,13 @@ fn aiohttp() {
 }
 
 /// A server of the module `websockets`.
-struct WebSockets {
-    address: SocketAddr,
+pub struct WebSockets {
+    pub address: SocketAddr,
     process: Child,
 }
 
 impl WebSockets {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut command = Command::new(PYTHON);
         command.args(["-I", &script("websockets_server.py")]).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();

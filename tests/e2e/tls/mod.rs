@@ -4,11 +4,13 @@ mod broken;
 mod certificates;
 mod upstreams;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use certs::{Authority, Pair};
 
-use crate::clients::{PYTHON, has_module, text_of};
+use crate::clients::python::WebSockets;
+use crate::clients::{PYTHON, has_module, script, text_of};
 use crate::harness::{Gateway, Origin, Setup, checksum, pattern, set_up, unique_path};
 
 /// An authority and the files made with it, which go away with it.
@@ -49,8 +51,12 @@ impl Drop for Files {
 
 /// A gateway's listener with these certificates, in front of `origin`.
 fn secured(origin: &Origin, certificates: &[String]) -> Setup {
+    secured_to(origin.address, certificates)
+}
+
+fn secured_to(origin: SocketAddr, certificates: &[String]) -> Setup {
     let certificates = format!("certificates = [{}]", certificates.join(", "));
-    set_up().to(&[origin.address]).set("tls.main", &certificates).listener("tls = 'main'")
+    set_up().to(&[origin]).set("tls.main", &certificates).listener("tls = 'main'")
 }
 
 /// A function of `tls.py` with the port, the authority's file and more.
@@ -136,4 +142,16 @@ fn pipelined_requests_and_idle_connections() {
     if python("pipelining", &gateway, &files, &[]) {
         assert_eq!(origin.requests().len(), 51);
     }
+}
+
+#[test]
+fn websockets() {
+    if !has_module("websockets") {
+        return;
+    }
+    let (server, files) = (WebSockets::start(), Files::new());
+    let gateway = secured_to(server.address, &[files.server(&["127.0.0.1"])]).start();
+    let (address, ca) = (gateway.address().to_string(), files.path("ca.pem"));
+    text_of(PYTHON, &["-I", &script("websockets_client.py"), &address, &ca]);
+    gateway.wait_for_metric("gateway_tunnels_open", 0.0);
 }

@@ -8,7 +8,7 @@ use certs::Authority;
 
 use super::{Files, secured};
 use crate::clients::{PYTHON, has_module};
-use crate::harness::{Gateway, Origin, Setup, checksum, pattern, set_up};
+use crate::harness::{Gateway, Origin, Setup, checksum, pattern, set_up, until};
 
 struct Server {
     address: SocketAddr,
@@ -58,8 +58,9 @@ const NAMED: &str = "server_name = 'orders.internal'";
 #[track_caller]
 fn fails(gateway: &Gateway, reason: &str) {
     assert_eq!(gateway.get("/").status, 502);
-    let log = gateway.log();
-    assert!(log.contains("TLS failed") && log.contains(reason), "{log}");
+    until(&format!("{reason} to be logged"), || {
+        gateway.log().lines().any(|line| line.contains("TLS failed") && line.contains(reason))
+    });
     gateway.get("/");
     assert_eq!(gateway.log().matches("TLS failed").count(), 1, "once for a while");
 }
