@@ -14,7 +14,7 @@ use super::values::{
     address, boolean, check_name, cores, endpoint, integer, interface, network, once, parsed, path,
     word,
 };
-use super::{Config, Listener, Overrides, Route, flags, values};
+use super::{Config, Listener, Overrides, Route, flags, tls, values};
 use crate::exchange::{Limits, Pages, ProxyProtocol, Timeouts, Trust};
 use crate::http::ambiguity::{Ambiguities, Ambiguity};
 use crate::http::forwarded;
@@ -22,7 +22,7 @@ use crate::net::proxy_protocol;
 use crate::net::rt::Driver;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
-use crate::{tls, upstream, xdp};
+use crate::{upstream, xdp};
 
 /// The upstream that `--upstream` makes.
 pub(super) const UPSTREAM_DEFAULT: &str = "default";
@@ -56,13 +56,6 @@ const PROXY_PROTOCOL_OUT: [(&str, Option<proxy_protocol::Version>); 3] = [
     ("v2", Some(proxy_protocol::Version::V2)),
 ];
 
-/// What `tls.NAME.minimum_version` may be.
-const TLS_VERSIONS: [(&str, tls::Version); 2] =
-    [("1.2", tls::Version::Tls12), ("1.3", tls::Version::Tls13)];
-
-/// What `tls.NAME.unknown_names` may be: whether they are refused.
-const UNKNOWN_NAMES: [(&str, bool); 2] = [("default", false), ("refuse", true)];
-
 /// What `listeners.forwarded_field` may be.
 const FORWARDED_FIELDS: [(&str, forwarded::Source); 2] = [
     ("x-forwarded-for", forwarded::Source::XForwarded),
@@ -75,7 +68,6 @@ const TUNNEL_DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
-const CERTIFICATES_HINT: &str = "write [{ chain = \"server.pem\", key = \"server.key\" }]";
 const ROUTES_HINT: &str = "write [[routes]] with an upstream, or give --upstream";
 const TRUSTED_HINT: &str = "write [\"10.0.0.0/8\"]";
 const ALLOW_HINT: &str = "write [\"empty_segments\"]";
@@ -125,7 +117,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let underscores = root.table("http", http);
     let limits = Limits { underscores, ..limits };
     let pages = root.table("pages", pages);
-    let tls = tls_settings(root);
+    let tls = tls::offers(root);
     let listeners = listeners(root, &tls);
     let admin = root.table("admin", |table| admin(table, &listeners));
     let access_log = root.table("access_log", access_log);
@@ -217,31 +209,7 @@ fn pages(table: &mut Section<'_>) -> Pages {
     table.value("folder", Pages::default(), values::pages)
 }
 
-fn tls_settings(root: &mut Section<'_>) -> Vec<tls::server::Settings> {
-    let mut all = Vec::new();
-    root.named_tables("tls", |name, table| {
-        if let Err(message) = check_name(name) {
-            table.reject(message);
-        }
-        let mut identities = Vec::new();
-        table.tables("certificates", CERTIFICATES_HINT, |_, table| {
-            identities.extend(identity(table));
-        });
-        all.push(tls::server::Settings {
-            name: name.to_owned(),
-            identities,
-            minimum_version: table.value(
-                "minimum_version",
-                tls::Version::default(),
-                word(&TLS_VERSIONS),
-            ),
-            refuse_unknown_names: table.value("unknown_names", false, word(&UNKNOWN_NAMES)),
-        });
-    });
-    all
-}
-
-fn listeners(root: &mut Section<'_>, tls: &[tls::server::Settings]) -> Vec<Listener> {
+fn listeners(root: &mut Section<'_>, tls: &[crate::tls::server::Settings]) -> Vec<Listener> {
     let names = tls.iter().enumerate().map(|(index, tls)| (tls.name.clone(), index)).collect();
     let mut listeners = Vec::new();
     let mut seen = HashSet::new();
@@ -337,7 +305,7 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
             table.reject(message);
         }
         let mut seen = HashSet::new();
-        let tls = table.has("tls").then(|| table.table("tls", upstream_tls));
+        let tls = table.has("tls").then(|| table.table("tls", tls::towards_endpoints));
         upstreams.push(upstream::Spec {
             name: name.to_owned(),
             endpoints: table.list("endpoints", "write [\"127.0.0.1:9000\"]", |kind| {
@@ -355,45 +323,6 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
         });
     });
     upstreams
-}
-
-fn upstream_tls(table: &mut Section<'_>) -> tls::client::Settings {
-    let verify = table.value("verify", true, boolean);
-    let mut roots = table.optional("ca", |kind| tls::client::Roots::load(&path(kind)?));
-    if verify && !table.has("ca") {
-        match tls::client::Roots::system() {
-            Ok(system) => roots = Some(system),
-            Err(message) => table.reject(message),
-        }
-    }
-    let server_name = table.optional("server_name", |kind| match values::text(kind)? {
-        name if tls::client::is_server_name(name) => Ok(name.to_owned()),
-        _ => Err("must be a DNS name or an IP address".to_owned()),
-    });
-    let identity = table.has("certificate").then(|| table.table("certificate", identity)).flatten();
-    tls::client::Settings {
-        roots: roots.filter(|_| verify),
-        server_name,
-        identity,
-        minimum_version: table.value(
-            "minimum_version",
-            tls::Version::default(),
-            word(&TLS_VERSIONS),
-        ),
-    }
-}
-
-/// A certificate and its key.
-fn identity(table: &mut Section<'_>) -> Option<tls::Identity> {
-    let chain = table.required("chain", "write the path of a PEM file", path)?;
-    let key = table.required("key", "write the path of a PEM file", path)?;
-    match tls::Identity::load(&chain, &key) {
-        Ok(identity) => Some(identity),
-        Err(message) => {
-            table.reject(message);
-            None
-        }
-    }
 }
 
 fn routes(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Vec<Route> {

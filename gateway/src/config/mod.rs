@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod flags;
 mod section;
+mod tls;
 mod units;
 mod values;
 
@@ -25,7 +26,7 @@ use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
-use crate::{tls, upstream, xdp};
+use crate::{upstream, xdp};
 
 /// Bytes of a configuration file: some 500,000 routes. Ends the reading of what is no file.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -74,13 +75,35 @@ pub struct Config {
     /// The kernel program, if any.
     pub xdp: Option<xdp::Settings>,
     /// What listeners may offer; they refer to it by position.
-    pub tls: Vec<tls::server::Settings>,
+    pub tls: Vec<crate::tls::server::Settings>,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// Named groups of endpoints; routes refer to them by position.
     pub upstreams: Vec<upstream::Spec>,
     /// At least one, in the order written.
     pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// The same with the files that TLS is set up from as they are now; what is wrong with one is told
+    /// to `wrong`, and it counts as it was. Blocks.
+    pub fn reread_tls_files(&self, wrong: &mut Vec<String>) -> Self {
+        let mut config = self.clone();
+        for settings in &mut config.tls {
+            *settings = settings.reread(wrong);
+        }
+        for settings in config.upstreams.iter_mut().filter_map(|upstream| upstream.tls.as_mut()) {
+            *settings = settings.reread(wrong);
+        }
+        config
+    }
+
+    /// The files that TLS is set up from.
+    pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.tls.iter().flat_map(crate::tls::server::Settings::files);
+        let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
+        listeners.chain(upstreams.flat_map(crate::tls::client::Settings::files))
+    }
 }
 
 /// One address clients connect to.

@@ -252,6 +252,11 @@ impl<'a> Section<'a> {
         self.problems.found.push(Problem { place: self.place, key, message });
     }
 
+    /// A problem with the value at `key`.
+    pub(super) fn reject_value(&mut self, key: &'static str, message: impl Into<String>) {
+        self.optional::<()>(key, |_| Err(message.into()));
+    }
+
     /// Something is nowhere. Says nothing when it may be where the file could not be read.
     fn missing(&mut self, key: &str, hint: &str) {
         if !self.problems.incomplete {

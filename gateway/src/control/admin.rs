@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::reload::Change;
 use super::{Error, KernelCounters};
 use crate::config::Config;
 use crate::telemetry::metrics::{self, Counter};
@@ -51,8 +52,10 @@ pub(super) struct Sources {
 pub(super) struct Status {
     sources: Sources,
     ready: AtomicBool,
-    /// Applied, and refused.
+    /// Of the configuration: applied, and refused.
     reloads: (Counter, Counter),
+    /// Of files that TLS is set up from.
+    file_reloads: (Counter, Counter),
     /// Those in use, and when each ends.
     certificates: Mutex<Vec<(String, i64)>>,
 }
@@ -63,6 +66,7 @@ impl Status {
             sources,
             ready: AtomicBool::new(false),
             reloads: Default::default(),
+            file_reloads: Default::default(),
             certificates: Mutex::default(),
         }
     }
@@ -84,10 +88,14 @@ impl Status {
         self.ready.load(Relaxed)
     }
 
-    /// Counts a changed configuration.
-    pub(super) fn count_reload(&self, applied: bool) {
-        let counter = if applied { &self.reloads.0 } else { &self.reloads.1 };
-        counter.add(1);
+    /// Counts what came of a change: a configuration is refused whole, of files those that are wrong.
+    pub(super) fn count_reload(&self, change: Change, is_applied: bool, wrong: usize) {
+        let ((applied, refused), wrong) = match change {
+            Change::Configuration => (&self.reloads, wrong.min(1)),
+            Change::Files => (&self.file_reloads, wrong),
+        };
+        applied.add(is_applied.into());
+        refused.add(wrong as u64);
     }
 
     pub(super) fn workers(&self) -> &[Arc<metrics::Worker>] {
@@ -112,6 +120,7 @@ impl Status {
             certificates: &certificates,
             workers: &workers,
             reloads: (self.reloads.0.value(), self.reloads.1.value()),
+            file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
             kernel: &kernel,
             access_log_lines_lost: sources
                 .access_log_lines_lost

@@ -9,24 +9,27 @@ mod cpus;
 mod descriptors;
 mod driver;
 mod error;
+mod files;
 mod lifecycle;
 mod listen;
 mod offences;
 pub mod reload;
 mod resolver;
 mod signals;
+mod supervise;
+mod tickets;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::net::rt::Driver;
 use crate::telemetry::{access_log, prometheus};
-use crate::tls::Tickets;
 use crate::worker::Generation;
 use crate::worker::mailbox::{self, Handle};
 use crate::xdp::Xdp;
@@ -34,10 +37,8 @@ use crate::{worker, xdp};
 use admin::Status;
 pub use cpus::usable_cpus;
 pub use error::Error;
-use lifecycle::{Lifecycle, Step};
-
-/// A worker only has to make its ring and its timers before it listens.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+use reload::Found;
+use supervise::{Gateway, Reloading};
 
 /// Offences on their way from workers; more than that are only counted.
 const REPORTS_MAX: usize = 4096;
@@ -53,8 +54,10 @@ enum Event {
     Stop,
     /// SIGHUP.
     Reload,
-    /// What came of it.
-    Reloaded(Result<Generation, String>),
+    /// Files that TLS is set up from have changed.
+    FilesChanged,
+    /// What looking at a change has found.
+    Found(Box<Found>),
     StartTimeout,
     /// Requests have had their time.
     DrainTimeout,
@@ -107,29 +110,31 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let ledger = tokio::spawn(offences::keep(reported, stopped));
     status.set_certificates(&config);
     warn_unverified(&config);
-    let running = Arc::new(config);
+    let mut keys = tickets::Keys::new().map_err(Error::Tickets)?;
+    let tickets = Arc::new(keys.of(&config).map_err(Error::Tickets)?);
+    let (config, endpoints) = (Arc::new(config), Arc::new(endpoints));
+    let running = Generation { config, endpoints, tickets };
     let workers = Workers {
         driver,
-        tickets: Tickets::new().map_err(Error::Tickets)?,
-        connections_max: descriptors::connections_max(&running, descriptors),
-        generation: Generation { config: Arc::clone(&running), endpoints: Arc::new(endpoints) },
+        connections_max: descriptors::connections_max(&running.config, descriptors),
+        generation: running.clone(),
         access_log,
         events: events.clone(),
         reports,
     }
     .start(groups, &status)?;
-    let reloading = Reloading::No;
-    let load = Arc::new(load);
     let gateway = Gateway {
         addresses,
         admin,
         drain_timeouts,
         status,
         workers,
+        files: watch_files(&events),
         events,
-        load,
+        load: Arc::new(load),
         running,
-        reloading,
+        keys,
+        reloading: Reloading::No,
     };
     let outcome = gateway.supervise(inbox).await;
     // What it has not told yet.
@@ -204,10 +209,18 @@ fn warn_unverified(config: &Config) {
     }
 }
 
+/// Whom to tell which files to watch. Where that cannot be done, the gateway serves without.
+fn watch_files(events: &UnboundedSender<Event>) -> UnboundedSender<Vec<PathBuf>> {
+    let (files, named) = unbounded_channel();
+    if let Err(error) = files::watch(events.clone(), named) {
+        tracing::warn!("certificates are read again only on SIGHUP: {error}");
+    }
+    files
+}
+
 /// What all workers are started from.
 struct Workers {
     driver: Driver,
-    tickets: Tickets,
     generation: Generation,
     access_log: Option<access_log::Sender>,
     connections_max: usize,
@@ -229,7 +242,6 @@ impl Workers {
                 index,
                 core: *core,
                 driver: self.driver,
-                tickets: self.tickets.clone(),
                 generation: self.generation.clone(),
                 listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
                 metrics: Arc::clone(metrics),
@@ -246,238 +258,10 @@ impl Workers {
     }
 }
 
-/// The gateway once its workers have been started.
-struct Gateway {
-    addresses: Vec<SocketAddr>,
-    admin: Option<SocketAddr>,
-    /// Of requests, and of tunnels.
-    drain_timeouts: (Duration, Duration),
-    status: Arc<Status>,
-    workers: Vec<Handle>,
-    events: UnboundedSender<Event>,
-    load: Arc<reload::Load>,
-    /// What the workers serve by.
-    running: Arc<Config>,
-    reloading: Reloading,
-}
-
-/// Whether a changed configuration is being looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reloading {
-    No,
-    Yes,
-    /// It has changed again meanwhile.
-    Again,
-}
-
-impl Gateway {
-    async fn supervise(mut self, mut inbox: UnboundedReceiver<Event>) -> Result<(), Error> {
-        let mut lifecycle = Lifecycle::new(self.workers.len());
-        self.send_after(START_TIMEOUT, Event::StartTimeout);
-        while let Some(event) = inbox.recv().await {
-            match event {
-                Event::Reload => self.reload(),
-                Event::Reloaded(result) => self.reloaded(result),
-                event => match lifecycle.on(event) {
-                    Step::Wait => {}
-                    Step::Serve => self.announce(),
-                    Step::Drain => self.drain(),
-                    Step::Cut => match self.status.tunnels_open() {
-                        0 => self.send_after(Duration::ZERO, Event::TunnelDrainTimeout),
-                        tunnels => {
-                            lifecycle.cut(self.status.connections_open().saturating_sub(tunnels));
-                            self.cut();
-                        }
-                    },
-                    Step::End => break,
-                },
-            }
-        }
-        lifecycle.outcome(self.status.connections_open())
-    }
-
-    /// Looks at the changed configuration without making anybody wait.
-    fn reload(&mut self) {
-        if self.reloading != Reloading::No {
-            self.reloading = Reloading::Again;
-            return;
-        }
-        self.reloading = Reloading::Yes;
-        let (load, running) = (Arc::clone(&self.load), Arc::clone(&self.running));
-        let events = self.events.clone();
-        tokio::task::spawn_blocking(move || {
-            let _ = events.send(Event::Reloaded(reload::prepare(&load, &running)));
-        });
-    }
-
-    /// Lets every worker serve by the changed configuration, or says why not.
-    fn reloaded(&mut self, result: Result<Generation, String>) {
-        self.status.count_reload(result.is_ok());
-        match result {
-            Ok(generation) => {
-                self.running = Arc::clone(&generation.config);
-                self.status.set_certificates(&self.running);
-                warn_unverified(&self.running);
-                let Config { drain_timeout, tunnel_drain_timeout, .. } = *self.running;
-                self.drain_timeouts = (drain_timeout, tunnel_drain_timeout);
-                for worker in &self.workers {
-                    worker.reload(generation.clone());
-                }
-                tracing::info!("configuration reloaded");
-            }
-            Err(reason) => {
-                for line in reason.lines() {
-                    tracing::error!("not reloaded: {line}");
-                }
-            }
-        }
-        if std::mem::replace(&mut self.reloading, Reloading::No) == Reloading::Again {
-            self.reload();
-        }
-    }
-
-    fn announce(&self) {
-        self.status.set_ready(true);
-        for address in &self.addresses {
-            tracing::info!("listening on {address}");
-        }
-        if let Some(address) = self.admin {
-            tracing::info!("admin on {address}");
-        }
-    }
-
-    fn drain(&self) {
-        self.status.set_ready(false);
-        tracing::info!(
-            "draining: {} connections open, {:?} to end them",
-            self.status.connections_open(),
-            self.drain_timeouts.0
-        );
-        for worker in &self.workers {
-            worker.drain();
-        }
-        self.send_after(self.drain_timeouts.0, Event::DrainTimeout);
-    }
-
-    /// Ends all connections but tunnels, which are seldom done when asked and are given longer.
-    fn cut(&self) {
-        let (requests, tunnels) = self.drain_timeouts;
-        let left = tunnels.saturating_sub(requests);
-        tracing::info!(
-            "draining: {} tunnels open, {left:?} to end them",
-            self.status.tunnels_open()
-        );
-        for worker in &self.workers {
-            worker.cut();
-        }
-        self.send_after(left, Event::TunnelDrainTimeout);
-    }
-
-    fn send_after(&self, delay: Duration, event: Event) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            let _ = events.send(event);
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
-
-    /// A gateway whose workers are only mailboxes.
-    struct Rig {
-        status: Arc<Status>,
-        events: UnboundedSender<Event>,
-        inboxes: Vec<mailbox::Inbox>,
-        outcome: tokio::task::JoinHandle<Result<(), Error>>,
-    }
-
-    impl Rig {
-        fn start(workers: usize, drain_timeout: Duration) -> Self {
-            let (events, inbox) = unbounded_channel();
-            let status = Arc::new(Status::new(admin::Sources {
-                started: SystemTime::now(),
-                descriptors: 1024,
-                workers: (0..workers).map(|_| Arc::default()).collect(),
-                kernel: None,
-                access_log_lines_lost: None,
-            }));
-            let (handles, inboxes) = (0..workers).map(|_| Handle::new().unwrap()).unzip();
-            let gateway = Gateway {
-                addresses: Vec::new(),
-                admin: None,
-                drain_timeouts: (drain_timeout, drain_timeout),
-                status: Arc::clone(&status),
-                workers: handles,
-                events: events.clone(),
-                load: Arc::new(Box::new(nothing_to_load)),
-                running: Arc::new(config("127.0.0.1:0".parse().unwrap(), None)),
-                reloading: Reloading::No,
-            };
-            let outcome = tokio::spawn(gateway.supervise(inbox));
-            Self { status, events, inboxes, outcome }
-        }
-
-        fn send(&self, event: Event) {
-            self.events.send(event).unwrap();
-        }
-
-        fn worker(&self, event: mailbox::Event) {
-            self.send(Event::Worker(event));
-        }
-
-        /// Lets the loop see what was sent.
-        async fn settle(&self) {
-            for _ in 0..8 {
-                tokio::task::yield_now().await;
-            }
-        }
-
-        fn told_to_drain(&self) -> usize {
-            let told = |inbox: &mailbox::Inbox| {
-                let mut inbox = &inbox.drain;
-                inbox.set_nonblocking(true).unwrap();
-                inbox.read(&mut [0; 8]).is_ok_and(|read| read == 1)
-            };
-            self.inboxes.iter().filter(|inbox| told(inbox)).count()
-        }
-    }
-
-    #[tokio::test]
-    async fn ready_while_all_workers_listen_and_not_while_draining() {
-        let rig = Rig::start(2, Duration::from_secs(30));
-        rig.worker(mailbox::Event::Listening { worker: 0 });
-        rig.settle().await;
-        assert!(!rig.status.is_ready());
-        rig.worker(mailbox::Event::Listening { worker: 1 });
-        rig.settle().await;
-        assert!(rig.status.is_ready());
-        assert_eq!(rig.told_to_drain(), 0);
-
-        rig.send(Event::Stop);
-        rig.settle().await;
-        assert!(!rig.status.is_ready());
-        assert_eq!(rig.told_to_drain(), 2);
-
-        rig.worker(mailbox::Event::Drained { worker: 0 });
-        rig.worker(mailbox::Event::Drained { worker: 1 });
-        assert!(rig.outcome.await.unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_drain_that_takes_too_long_says_what_it_cuts() {
-        let rig = Rig::start(1, Duration::from_millis(20));
-        rig.worker(mailbox::Event::Listening { worker: 0 });
-        rig.status.workers()[0].connections_open.add(3);
-        rig.send(Event::Stop);
-
-        let error = rig.outcome.await.unwrap().unwrap_err();
-
-        assert_eq!(error.to_string(), "drain timeout: 3 connections were cut");
-    }
+    use std::time::Duration;
 
     #[test]
     fn a_gateway_that_cannot_be_had_in_full_is_not_started() {
@@ -491,11 +275,11 @@ mod tests {
         assert!(matches!(error, Error::Admin { .. }), "{error}");
     }
 
-    fn nothing_to_load() -> Result<Config, crate::config::Error> {
+    pub(super) fn nothing_to_load() -> Result<Config, crate::config::Error> {
         crate::config::load(None, &Default::default(), &[0])
     }
 
-    fn config(listen: SocketAddr, admin: Option<SocketAddr>) -> Config {
+    pub(super) fn config(listen: SocketAddr, admin: Option<SocketAddr>) -> Config {
         Config {
             cores: vec![0],
             driver: None,

@@ -1,23 +1,62 @@
-//! A changed configuration, checked whole before anything of it counts.
-
-#![expect(clippy::disallowed_types, reason = "one configuration serves every worker")]
+//! What has changed, checked whole before anything of it counts.
 
 use std::fmt::Display;
-use std::sync::Arc;
 
 use super::resolver;
 use crate::config::{self, Config};
-use crate::worker::Generation;
+use crate::upstream::Address;
 
 /// Reads the configuration again, from the same file and flags as the first time.
 pub type Load = Box<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 
-/// Loads and checks a configuration that is to follow `running`, and looks up its endpoints. Blocks
-/// for as long as that takes.
-///
-/// # Errors
-/// Why it cannot take the place of the running one, a line each.
-pub(super) fn prepare(load: &Load, running: &Config) -> Result<Generation, String> {
+/// What may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// The files that TLS is set up from.
+    Files,
+    /// Everything.
+    Configuration,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub change: Change,
+    /// What is to be served by from now on; `None` for what is served by already.
+    pub next: Option<Candidate>,
+    /// What is wrong and does not count, a line each.
+    pub wrong: Vec<String>,
+}
+
+/// A configuration that can take the place of the running one.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub config: Config,
+    /// The addresses of each upstream, unless they are as before.
+    pub endpoints: Option<Vec<Vec<Address>>>,
+}
+
+/// Looks at what may have changed. Blocks for as long as that takes.
+pub(super) fn look(change: Change, load: &Load, running: &Config) -> Found {
+    match change {
+        Change::Files => {
+            let mut wrong = Vec::new();
+            let config = running.reread_tls_files(&mut wrong);
+            let changed = config != *running;
+            let next = changed.then_some(Candidate { config, endpoints: None });
+            Found { change, next, wrong }
+        }
+        Change::Configuration => match prepare(load, running) {
+            Ok(next) => Found { change, next: Some(next), wrong: Vec::new() },
+            Err(wrong) => {
+                Found { change, next: None, wrong: wrong.lines().map(str::to_owned).collect() }
+            }
+        },
+    }
+}
+
+/// Loads and checks a configuration that is to follow `running`, and looks up its endpoints.
+fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
     let config = load().map_err(|error| error.to_string())?;
     let fixed = [
         ("runtime.cores", config.cores == running.cores),
@@ -33,7 +72,7 @@ pub(super) fn prepare(load: &Load, running: &Config) -> Result<Generation, Strin
         return Err(format!("changed, which takes a restart: {}", changed.join(", ")));
     }
     let endpoints = resolver::resolve(&config.upstreams).map_err(|error| error.to_string())?;
-    Ok(Generation { config: Arc::new(config), endpoints: Arc::new(endpoints) })
+    Ok(Candidate { config, endpoints: Some(endpoints) })
 }
 
 fn addresses(config: &Config) -> impl Iterator<Item = impl Display + PartialEq> {

@@ -94,7 +94,7 @@ impl Connection {
         if let Some(listener) = shared.listeners.get(*listener) {
             prologue::read(shared, &listener.trust, stream, buffer, peer).await?;
             if let Some(acceptor) = &listener.acceptor {
-                prologue::agree(shared, acceptor, stream, buffer).await?;
+                peer.certificate = prologue::agree(shared, acceptor, stream, buffer).await?;
             }
         }
         if shared.announces && peer.destination.is_none() {

@@ -9,7 +9,7 @@ use crate::net::proxy_protocol::{self, Header};
 use crate::net::secure::Agreed;
 use crate::net::{Buffer, Deadline, Stream};
 use crate::telemetry::metrics;
-use crate::tls::{Acceptor, Failure};
+use crate::tls::{Acceptor, ClientCertificate, Failure};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -22,12 +22,20 @@ pub(super) struct Peer {
     pub destination: Option<SocketAddr>,
     /// The source's address as text.
     pub address: String,
+    /// The certificate of who speaks TLS.
+    pub certificate: Option<Box<ClientCertificate>>,
 }
 
 impl Peer {
     /// Somebody who speaks for itself.
     pub fn new(socket: SocketAddr) -> Self {
-        let mut peer = Self { socket, source: socket, destination: None, address: String::new() };
+        let mut peer = Self {
+            socket,
+            source: socket,
+            destination: None,
+            address: String::new(),
+            certificate: None,
+        };
         peer.set_source(socket);
         peer
     }
@@ -81,7 +89,8 @@ pub(super) async fn read(
     }
 }
 
-/// Agrees on TLS with the client, of which `buffer` holds what was read behind a PROXY header.
+/// Agrees on TLS with the client, of which `buffer` holds what was read behind a PROXY header; the
+/// certificate it has shown, if any.
 ///
 /// # Errors
 /// Why there is no agreement.
@@ -90,7 +99,7 @@ pub(super) async fn agree(
     acceptor: &Acceptor,
     stream: &mut Stream,
     buffer: &mut Buffer,
-) -> Result<(), Error> {
+) -> Result<Option<Box<ClientCertificate>>, Error> {
     let resources = &shared.resources;
     let metrics = &resources.metrics;
     let until = Deadline::after(resources.timeouts.handshake);
@@ -111,14 +120,16 @@ pub(super) async fn agree(
     };
     resources.buffers.give_head(std::mem::take(buffer));
     match result {
-        Ok(Agreed { resumed: true }) => metrics.handshakes_resumed.add(1),
-        Ok(Agreed { resumed: false }) => metrics.handshakes_full.add(1),
+        Ok(Agreed { resumed, client }) => {
+            let made = if resumed { &metrics.handshakes_resumed } else { &metrics.handshakes_full };
+            made.add(1);
+            Ok(client)
+        }
         Err(failure) => {
             metrics.handshake_failure(failure);
-            return Err(Error::Handshake(failure));
+            Err(Error::Handshake(failure))
         }
     }
-    Ok(())
 }
 
 /// A handshake that counts as going on for as long as this lives, a panic included.

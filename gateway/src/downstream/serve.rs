@@ -51,10 +51,12 @@ pub(super) async fn serve(
             host: believed.as_ref().and_then(|client| client.host.as_deref()),
             trusted: believed.is_some(),
             request_id: request_id::given(&head.fields, bytes).unwrap_or(&made),
+            certificate: peer.certificate.as_ref().map_or(b"", |certificate| &certificate.lines),
         },
         // The port of a client behind a proxy is not known.
         source: believed.as_ref().map_or(peer.source, |client| (client.address, 0).into()),
         destination: peer.destination,
+        certificate: peer.certificate.as_deref(),
     };
     let context = Context::default();
     context.consumed.set(head.len);
@@ -242,6 +244,7 @@ fn entry<'a>(
         endpoint: context.endpoint.get(),
         upstream_duration: context.upstream_duration.get(),
         error: error.map(Error::message),
+        identity: request.certificate.map_or("", |certificate| &certificate.subject),
         request_id: request.client.request_id,
         ..unknown(request.source)
     }
@@ -265,6 +268,7 @@ fn unknown(client: SocketAddr) -> Entry<'static> {
         upstream: None,
         endpoint: None,
         upstream_duration: None,
+        identity: "",
         request_id: b"",
         error: None,
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::http::forward::Client;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
+use crate::tls::ClientCertificate;
 
 /// A request whose head has been read and whose framing is decided.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub struct Request<'a> {
     pub source: SocketAddr,
     /// Where it connected to, if any upstream wants to know.
     pub destination: Option<SocketAddr>,
+    /// Who the client is by its verified certificate, if it has shown one.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 /// What becomes known while an exchange runs. Upload and response run side by side, so each part

@@ -125,6 +125,12 @@ impl Error {
             Self::Handshake(Failure::Malformed | Failure::PlainHttp | Failure::Timeout) => {
                 Some(Offence::Handshake)
             }
+            Self::Handshake(
+                Failure::NoCertificate
+                | Failure::CertificateExpired
+                | Failure::CertificateRevoked
+                | Failure::CertificateUntrusted,
+            ) => Some(Offence::Certificate),
             _ => None,
         }
     }

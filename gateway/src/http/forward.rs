@@ -37,6 +37,8 @@ pub struct Client<'a> {
     pub trusted: bool,
     /// What names the request in everybody's logs.
     pub request_id: &'a [u8],
+    /// Field lines about its certificate.
+    pub certificate: &'a [u8],
 }
 
 /// Writes the head to send to the origin into `out`, which is cleared first. `upgrade` says that the
@@ -88,7 +90,8 @@ pub fn request(
                     field(&mut out, "expect", b"100-continue");
                 }
             }
-            Name::Connection
+            Name::ClientCert
+            | Name::Connection
             | Name::ContentLength
             | Name::Forwarded
             | Name::Host
@@ -114,6 +117,7 @@ pub fn request(
     field(&mut out, "x-forwarded-host", asked_for);
     write_forwarded(&mut out, client, asked_for);
     field(&mut out, "x-request-id", client.request_id);
+    out.put_slice(client.certificate);
     let received = if head.version == Version::Http10 { "1.0 gateway" } else { "1.1 gateway" };
     // RFC 9110 §7.6.3: after the Via fields already there, which have passed above.
     field(&mut out, "via", received.as_bytes());
@@ -221,6 +225,7 @@ fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated
         | Name::TransferEncoding
         | Name::Upgrade => {}
         Name::Accept
+        | Name::ClientCert
         | Name::Date
         | Name::Expect
         | Name::Forwarded
@@ -323,6 +328,7 @@ mod tests {
             host: None,
             trusted: false,
             request_id: b"1",
+            certificate: b"x-client-cert-subject: CN=a\r\n",
         };
         let head = request(BytesMut::new(), &head, bytes, framing, false, client)?;
         Ok(String::from_utf8(head.into_bytes().to_vec()).unwrap())
@@ -335,7 +341,8 @@ mod tests {
              Connection: close, x-two\r\nX-Two: 2\r\nConnection: X-THREE, authorization\r\n\
              x-three: 3\r\nAuthorization: Basic eA==\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
              Proxy-Connection: close\r\nUpgrade: h2c\r\nTrailer: x\r\nVia: 1.0 other\r\n\
-             X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nContent-Length: 3\r\n\r\n",
+             X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nClient-Cert: :YQ==:\r\n\
+             X-Client-Cert-Subject: CN=b\r\nX-Client-Cert-X: b\r\nContent-Length: 3\r\n\r\n",
         );
         assert_eq!(
             sent.unwrap(),
@@ -343,7 +350,7 @@ mod tests {
              Via: 1.0 other\r\ncontent-length: 3\r\nx-forwarded-for: 192.0.2.1, 2001:db8::1\r\n\
              x-forwarded-proto: http\r\nx-forwarded-host: a.test\r\n\
              forwarded: for=192.0.2.1;host=\"a.test\";proto=http, for=\"[2001:db8::1]\"\r\n\
-             x-request-id: 1\r\nvia: 1.1 gateway\r\n\r\n"
+             x-request-id: 1\r\nx-client-cert-subject: CN=a\r\nvia: 1.1 gateway\r\n\r\n"
         );
     }
 

@@ -7,6 +7,9 @@ pub enum Name {
     Accept,
     /// RFC 9110 §7.6.1: names fields for this hop only.
     Connection,
+    /// RFC 9440, and the gateway's own `X-Client-Cert-…`: what only it may say of a client's
+    /// certificate.
+    ClientCert,
     /// RFC 9112 §6.2.
     ContentLength,
     /// RFC 9110 §6.6.1.
@@ -67,15 +70,18 @@ impl Name {
             10 if is("user-agent") => Self::UserAgent,
             10 if is("keep-alive") => Self::KeepAlive,
             9 if is("x-real-ip") => Self::XForwarded,
+            11 if is("client-cert") => Self::ClientCert,
             12 if is("max-forwards") => Self::MaxForwards,
             12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
             16 if is("x-forwarded-host") => Self::XForwardedHost,
             16 if is("proxy-connection") => Self::ProxyConnection,
+            17 if is("client-cert-chain") => Self::ClientCert,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             17 if is("x-forwarded-proto") => Self::XForwardedProto,
             12.. if starts_with(name, b"x-forwarded-") => Self::XForwarded,
+            14.. if starts_with(name, b"x-client-cert-") => Self::ClientCert,
             _ => Self::Other,
         }
     }

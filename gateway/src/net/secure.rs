@@ -14,7 +14,7 @@ use super::pace::Pace;
 use super::stream::{Reader, Socket, Stream, Writer};
 use crate::sys;
 use crate::tls::session::Taken;
-use crate::tls::{Acceptor, Failure, Session};
+use crate::tls::{Acceptor, ClientCertificate, Failure, Session};
 
 /// Bytes encrypted before they are sent: what a buffer of a body can hold, head included.
 const PART_BYTES: usize = 64 * 1024 + 256;
@@ -94,10 +94,12 @@ impl Secure {
 }
 
 /// What is known of a connection once the peers have agreed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed {
     /// Whether the client was known from before.
     pub resumed: bool,
+    /// Who the client is, if it was asked and has shown a certificate.
+    pub client: Option<Box<ClientCertificate>>,
 }
 
 impl Stream {
@@ -136,7 +138,12 @@ impl Stream {
             buffers.give_head(buffer);
             result?;
         }
-        let agreed = Agreed { resumed: secure.session.borrow().is_resumed() };
+        let resumed = secure.session.borrow().is_resumed();
+        let client = acceptor.client(&secure.session.borrow());
+        if client.is_err() {
+            secure.close(self.reader.socket());
+        }
+        let agreed = Agreed { resumed, client: client? };
         self.reader.socket().set_secure(secure);
         Ok(agreed)
     }

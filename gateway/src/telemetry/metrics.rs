@@ -117,11 +117,13 @@ pub enum Offence {
     ProxyHeader,
     /// A TLS handshake that was none, or did not come in time.
     Handshake,
+    /// No client certificate where there has to be one, or one that is no good.
+    Certificate,
 }
 
 impl Offence {
     /// Every offence with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 11] = [
         "malformed",
         "request_line_too_long",
         "head_too_large",
@@ -132,6 +134,7 @@ impl Offence {
         "slow_read",
         "proxy_header",
         "handshake",
+        "certificate",
     ];
 }
 

@@ -14,11 +14,12 @@ use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Offence, Upstream,
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 35] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
     "gateway_reloads_total",
+    "gateway_tls_file_reloads_total",
     "gateway_connections_accepted_total",
     "gateway_connections_refused_total",
     "gateway_connections_reaped_total",
@@ -58,6 +59,8 @@ pub struct Scrape<'a> {
     pub workers: &'a [&'a Worker],
     /// Configurations that took the place of another, and that were refused.
     pub reloads: (u64, u64),
+    /// Changes of files that TLS is set up from: applied, and refused.
+    pub file_reloads: (u64, u64),
     /// The certificates in use, and the Unix time each ends at.
     pub certificates: &'a [(String, i64)],
     /// The kernel program's counters; none without a program.
@@ -210,6 +213,11 @@ fn process_start(page: &mut Page, scrape: &Scrape<'_>) {
     page.family(name, Kind::Counter, "Changed configurations, by what became of them.");
     page.sample(name, &[("result", "applied")], scrape.reloads.0);
     page.sample(name, &[("result", "refused")], scrape.reloads.1);
+
+    let name = "gateway_tls_file_reloads_total";
+    page.family(name, Kind::Counter, "Changes of certificates and other files that TLS reads.");
+    page.sample(name, &[("result", "applied")], scrape.file_reloads.0);
+    page.sample(name, &[("result", "refused")], scrape.file_reloads.1);
 }
 
 fn requests(page: &mut Page, scrape: &Scrape<'_>) {
@@ -421,6 +429,7 @@ mod tests {
             certificates: &[("a.pem".to_owned(), 1_800_000_000)],
             workers,
             reloads: (0, 0),
+            file_reloads: (0, 0),
             kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],
             access_log_lines_lost: 2,
             started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),

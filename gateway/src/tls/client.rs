@@ -1,20 +1,16 @@
 //! What the gateway asks of endpoints that speak TLS.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
 use super::session::Session;
-use super::{Identity, Version, provider};
+use super::{Identity, Roots, Version, kept, provider};
 
 /// The `tls` table of an upstream.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,54 +25,21 @@ pub struct Settings {
     pub minimum_version: Version,
 }
 
-/// Authorities that are trusted.
-#[derive(Clone)]
-pub struct Roots(Arc<RootCertStore>);
-
-impl Roots {
-    /// Those the system trusts.
-    ///
-    /// # Errors
-    /// When there are none.
-    pub fn system() -> Result<Self, String> {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        match store.is_empty() {
-            true => Err("this system has no root certificates: write ca = \"ca.pem\", or install \
-                         them (ca-certificates)"
-                .to_owned()),
-            false => Ok(Self(Arc::new(store))),
+impl Settings {
+    /// The same with its files as they are now; what is wrong with one is told to `wrong`, and it
+    /// counts as it was.
+    pub fn reread(&self, wrong: &mut Vec<String>) -> Self {
+        Self {
+            roots: self.roots.as_ref().map(|roots| kept(roots, Roots::reread, wrong)),
+            identity: self.identity.as_ref().map(|own| kept(own, Identity::reread, wrong)),
+            ..self.clone()
         }
     }
 
-    /// Those in a PEM file.
-    ///
-    /// # Errors
-    /// When it cannot be read, has none, or has something else.
-    pub fn load(path: &Path) -> Result<Self, String> {
-        let wrong = |error: &dyn fmt::Display| format!("{path:?}: {error}");
-        let text = std::fs::read(path).map_err(|error| wrong(&error))?;
-        let mut store = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&text) {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            store.add(certificate).map_err(|error| wrong(&error))?;
-        }
-        match store.is_empty() {
-            true => Err(wrong(&"has no certificate (-----BEGIN CERTIFICATE-----)")),
-            false => Ok(Self(Arc::new(store))),
-        }
-    }
-}
-
-impl PartialEq for Roots {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.roots == other.0.roots
-    }
-}
-
-impl fmt::Debug for Roots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Roots({})", self.0.len())
+    /// The files it was read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let roots = self.roots.iter().filter_map(Roots::path);
+        roots.chain(self.identity.iter().flat_map(Identity::files))
     }
 }
 
@@ -98,7 +61,7 @@ impl Connector {
             .with_protocol_versions(settings.minimum_version.and_later())
             .map_err(|error| error.to_string())?;
         let builder = match &settings.roots {
-            Some(roots) => builder.with_root_certificates(Arc::clone(&roots.0)),
+            Some(roots) => builder.with_root_certificates(roots.store()),
             None => {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
             }

@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::UnixTime;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 
-use super::session::Session;
-use super::{Identity, Version, provider};
+use super::peer::ClientCertificate;
+use super::session::{Failure, Session};
+use super::{CipherSuite, Clients, Identity, Secrets, Tickets, Version, kept};
 
 /// Sessions kept for clients of TLS 1.2 that take no tickets; the oldest goes first.
 const SESSIONS_KEPT: usize = 1024;
@@ -23,36 +27,47 @@ pub struct Settings {
     pub identities: Vec<Identity>,
     /// The lowest version spoken.
     pub minimum_version: Version,
+    /// What is spoken; empty for all there is.
+    pub cipher_suites: Vec<CipherSuite>,
     /// Whether a client that asks for a name no certificate has is refused; else it is shown the
     /// first.
     pub refuse_unknown_names: bool,
+    /// Who may be a client; `None` for everybody.
+    pub clients: Option<Clients>,
+    /// What other machines make the same ticket keys of.
+    pub ticket_secrets: Option<Secrets>,
 }
 
-/// The keys that session tickets are sealed with: one set for all workers and all configurations,
-/// so that a client is recognised wherever it lands. They change every six hours; tickets of the
-/// set before are still taken.
-#[derive(Clone)]
-pub struct Tickets(Arc<dyn ProducesTickets>);
-
-impl Tickets {
-    /// Makes the first set.
-    ///
-    /// # Errors
-    /// When the system has no randomness.
-    pub fn new() -> Result<Self, String> {
-        rustls::crypto::aws_lc_rs::Ticketer::new().map(Self).map_err(|error| error.to_string())
+impl Settings {
+    /// The same with its files as they are now; what is wrong with one is told to `wrong`, and it
+    /// counts as it was.
+    pub fn reread(&self, wrong: &mut Vec<String>) -> Self {
+        let identities = self.identities.iter();
+        Self {
+            identities: identities.map(|own| kept(own, Identity::reread, wrong)).collect(),
+            clients: self.clients.as_ref().map(|clients| clients.reread(wrong)),
+            ticket_secrets: self
+                .ticket_secrets
+                .as_ref()
+                .map(|secrets| kept(secrets, Secrets::reread, wrong)),
+            ..self.clone()
+        }
     }
-}
 
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tickets")
+    /// The files it was read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let identities = self.identities.iter().flat_map(Identity::files);
+        let clients = self.clients.iter().flat_map(Clients::files);
+        identities.chain(clients).chain(self.ticket_secrets.iter().map(Secrets::path))
     }
 }
 
 /// Begins the server's side of connections.
 #[derive(Clone, Debug)]
-pub struct Acceptor(Arc<ServerConfig>);
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    clients: Option<Clients>,
+}
 
 impl Acceptor {
     /// What `settings` ask for. Each worker makes its own, so that they share no reference counts.
@@ -60,17 +75,26 @@ impl Acceptor {
     /// # Errors
     /// When the cryptography speaks none of the versions.
     pub fn new(settings: &Settings, tickets: &Tickets) -> Result<Self, String> {
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut provider = aws_lc_rs::default_provider();
+        if !settings.cipher_suites.is_empty() {
+            provider.cipher_suites.retain(|suite| {
+                settings.cipher_suites.iter().any(|wanted| wanted.is(suite.suite()))
+            });
+        }
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(settings.minimum_version.and_later())
-            .map_err(|error| error.to_string())?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Certificates::new(settings)));
+            .map_err(|error| error.to_string())?;
+        let builder = match &settings.clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(settings)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.ticketer = Arc::clone(&tickets.0);
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_KEPT);
         // One is enough for a client that comes back; each costs a packet's room.
         config.send_tls13_tickets = 1;
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), clients: settings.clients.clone() })
     }
 
     /// A connection about which nothing is known yet.
@@ -78,8 +102,23 @@ impl Acceptor {
     /// # Errors
     /// When the configuration is of no use.
     pub fn session(&self) -> Result<Session, rustls::Error> {
-        let connection = rustls::ServerConnection::new(Arc::clone(&self.0))?;
+        let connection = rustls::ServerConnection::new(Arc::clone(&self.config))?;
         Ok(Session::new(connection.into()))
+    }
+
+    /// Who the client of a connection is that has been agreed on, if it has shown a certificate.
+    ///
+    /// # Errors
+    /// When the certificate has ceased to be good since the session it takes up: rustls verifies only
+    /// those of new ones.
+    pub fn client(&self, session: &Session) -> Result<Option<Box<ClientCertificate>>, Failure> {
+        let Some(clients) = &self.clients else { return Ok(None) };
+        let Some((own, above)) = session.peer_chain().split_first() else { return Ok(None) };
+        if session.is_resumed() {
+            let verified = clients.verifier().verify_client_cert(own, above, UnixTime::now());
+            verified.map_err(|error| Failure::of(&error))?;
+        }
+        Ok(ClientCertificate::new(session.peer_chain(), &clients.fields).map(Box::new))
     }
 }
 

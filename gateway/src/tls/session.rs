@@ -3,7 +3,11 @@
 use std::io::{self, BufRead as _, Write as _};
 
 use bytes::{BufMut as _, BytesMut};
-use rustls::{AlertDescription, Connection, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use rustls::pki_types::CertificateDer;
+use rustls::{
+    AlertDescription, CertificateError, Connection, HandshakeKind, PeerIncompatible,
+    ProtocolVersion,
+};
 
 /// The state of one connection. What the peer sent goes in by [`receive`](Self::receive) and comes
 /// out by [`take`](Self::take); what is written goes in by [`write`](Self::write) and comes out by
@@ -40,6 +44,14 @@ pub enum Failure {
     Incompatible,
     /// No certificate for the name asked for.
     UnknownName,
+    /// The client has to show a certificate and has shown none.
+    NoCertificate,
+    /// The peer's certificate is out of date, or not valid yet.
+    CertificateExpired,
+    /// The peer's certificate has been revoked.
+    CertificateRevoked,
+    /// The peer's certificate is from nobody who is trusted, or no good otherwise.
+    CertificateUntrusted,
     /// The peer broke off with an alert, such as for a certificate it does not trust.
     Refused,
     /// The peer closed before it was done.
@@ -54,11 +66,15 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 9] = [
+    pub const LABELS: [&'static str; 13] = [
         "plain_http",
         "malformed",
         "incompatible",
         "unknown_name",
+        "no_certificate",
+        "certificate_expired",
+        "certificate_revoked",
+        "certificate_untrusted",
         "refused",
         "closed",
         "timeout",
@@ -73,6 +89,10 @@ impl Failure {
             Self::Malformed => "no TLS, or broken TLS",
             Self::Incompatible => "no TLS version or cipher in common",
             Self::UnknownName => "no certificate for the server name",
+            Self::NoCertificate => "no client certificate",
+            Self::CertificateExpired => "client certificate expired or not valid yet",
+            Self::CertificateRevoked => "client certificate revoked",
+            Self::CertificateUntrusted => "client certificate not trusted",
             Self::Refused => "TLS refused by the client",
             Self::Closed => "client closed during the TLS handshake",
             Self::Timeout => "TLS handshake timed out",
@@ -110,8 +130,15 @@ impl Failure {
             Error::PeerIncompatible(
                 PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon,
             )
-            | Error::NoCertificatesPresented
-            | Error::InvalidCertificate(_) => Self::Refused,
+            | Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ) => Self::CertificateExpired,
+            Error::InvalidCertificate(CertificateError::Revoked) => Self::CertificateRevoked,
+            Error::InvalidCertificate(_) => Self::CertificateUntrusted,
             Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Self::Incompatible,
             Error::AlertReceived(AlertDescription::UserCanceled) => Self::Closed,
             Error::AlertReceived(_) => Self::Refused,
@@ -144,6 +171,11 @@ impl Session {
     /// Whether the peer came with a ticket or a session id that was good.
     pub fn is_resumed(&self) -> bool {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The certificates the peer has shown, its own first.
+    pub(super) fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        self.connection.peer_certificates().unwrap_or_default()
     }
 
     /// Takes what the peer sent until both agree; the rest is held. An answer may have to be sent,

@@ -48,8 +48,6 @@ pub struct Spec {
     pub metrics: Arc<metrics::Worker>,
     /// Where access lines go.
     pub access_log: Option<access_log::Sender>,
-    /// What session tickets are sealed with.
-    pub tickets: Tickets,
     /// Client connections this worker may hold open.
     pub connections_max: usize,
     /// Called on the worker's thread for each event; must not block.
@@ -65,6 +63,8 @@ pub struct Generation {
     pub config: Arc<Config>,
     /// The resolved addresses of each upstream, in the configuration's order; none empty.
     pub endpoints: Arc<Vec<Vec<Address>>>,
+    /// What session tickets are sealed with, in the order of the configuration's TLS settings.
+    pub tickets: Arc<Vec<Tickets>>,
 }
 
 /// Starts a worker's thread.
@@ -159,7 +159,6 @@ async fn follow(
 struct Lasting {
     worker: usize,
     workers: usize,
-    tickets: Tickets,
     deadlines: Rc<Deadlines>,
     draining: Rc<Cell<bool>>,
     metrics: Arc<metrics::Worker>,
@@ -174,7 +173,6 @@ impl Lasting {
         Self {
             worker: spec.index,
             workers: spec.generation.config.cores.len().max(1),
-            tickets: spec.tickets.clone(),
             deadlines: Rc::clone(deadlines),
             draining: Rc::clone(draining),
             metrics: Arc::clone(&spec.metrics),
@@ -186,7 +184,7 @@ impl Lasting {
     /// What the connections of a worker share, as the configuration asks for it. An upstream that is
     /// what it was in `before` keeps its connections.
     fn shared(&self, generation: &Generation, before: Option<&Shared>) -> io::Result<Rc<Shared>> {
-        let Generation { config, endpoints } = generation;
+        let Generation { config, endpoints, tickets } = generation;
         let buffers = Rc::new(Buffers::new(config.limits.head_bytes));
         let upstreams = config.upstreams.iter().zip(endpoints.iter());
         let upstreams = upstreams.map(|(spec, addresses)| {
@@ -208,7 +206,8 @@ impl Lasting {
         let acceptors: Vec<Acceptor> = config
             .tls
             .iter()
-            .map(|settings| Acceptor::new(settings, &self.tickets).map_err(io::Error::other))
+            .zip(tickets.iter())
+            .map(|(settings, tickets)| Acceptor::new(settings, tickets).map_err(io::Error::other))
             .collect::<io::Result<_>>()?;
         let listeners = config.listeners.iter().map(|listener| {
             let acceptor = listener.tls.and_then(|index| acceptors.get(index).cloned());

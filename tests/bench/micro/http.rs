@@ -95,6 +95,7 @@ fn forward_request(bencher: Bencher<'_, '_>, sender: Sender) {
         host: None,
         trusted: false,
         request_id: b"0123456789abcdef0123456789abcdef",
+        certificate: b"",
     };
     let mut memory = BytesMut::with_capacity(16 << 10);
     bencher.bench_local(|| {

@@ -72,6 +72,7 @@ fn access_line(bencher: Bencher<'_, '_>, format: Format) {
         upstream: Some("shop"),
         endpoint: Some(SocketAddr::from(([10, 0, 0, 7], 9000))),
         upstream_duration: Some(Duration::from_micros(1000)),
+        identity: "",
         request_id: b"0123456789abcdef0123456789abcdef",
         error: None,
     };

@@ -4,16 +4,20 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
+    RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm,
 };
 pub use rcgen::{Error, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
-use time::{Duration, OffsetDateTime};
+pub use time::Duration;
+use time::OffsetDateTime;
 
 /// Who signs.
 pub struct Authority {
+    /// As PEM, with those that signed it behind.
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -25,6 +29,7 @@ pub struct Pair {
     pub chain: String,
     /// Its key, PKCS#8.
     pub key: String,
+    serial: Option<SerialNumber>,
 }
 
 impl Authority {
@@ -33,12 +38,43 @@ impl Authority {
     /// # Errors
     /// Those of the cryptography.
     pub fn new(name: &str) -> Result<Self, Error> {
-        let mut params = params(name, &[])?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate()?;
+        let (params, key) = authority(name)?;
         let certificate = params.self_signed(&key)?.pem();
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
+    }
+
+    /// An authority that this one vouches for.
+    ///
+    /// # Errors
+    /// Those of the cryptography.
+    pub fn intermediate(&self, name: &str) -> Result<Self, Error> {
+        let (params, key) = authority(name)?;
+        let certificate = params.signed_by(&key, &self.issuer)?.pem() + &self.certificate;
+        Ok(Self { certificate, issuer: Issuer::new(params, key) })
+    }
+
+    /// The list of what it takes back, as PEM; it is out of date after `lifetime`.
+    ///
+    /// # Errors
+    /// Those of the cryptography.
+    pub fn revoke(&self, pairs: &[&Pair], lifetime: Duration) -> Result<String, Error> {
+        let now = OffsetDateTime::now_utc();
+        let revoked = pairs.iter().filter_map(|pair| pair.serial.clone());
+        let revoked = revoked.map(|serial_number| RevokedCertParams {
+            serial_number,
+            revocation_time: now - Duration::minutes(1),
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::hours(1),
+            next_update: now + lifetime,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer)?.pem()
     }
 
     /// What must be trusted, as PEM.
@@ -73,22 +109,50 @@ impl Authority {
     /// # Errors
     /// Those of the cryptography.
     pub fn client(&self, name: &str) -> Result<Pair, Error> {
+        self.client_with(name, &[], Duration::days(90))
+    }
+
+    /// The same with URIs it is good for, and for how long; a negative lifetime is over.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn client_with(
+        &self,
+        name: &str,
+        uris: &[&str],
+        lifetime: Duration,
+    ) -> Result<Pair, Error> {
         let mut params = params(name, &[])?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before -= Duration::days(1);
+        params.not_after = OffsetDateTime::now_utc() + lifetime;
+        for uri in uris {
+            params.subject_alt_names.push(SanType::URI((*uri).try_into()?));
+        }
         self.sign(&params, KeyPair::generate()?)
     }
 
     fn sign(&self, params: &CertificateParams, key: KeyPair) -> Result<Pair, Error> {
         let certificate = params.signed_by(&key, &self.issuer)?;
         let chain = certificate.pem() + &self.certificate;
-        Ok(Pair { chain, key: key.serialize_pem() })
+        Ok(Pair { chain, key: key.serialize_pem(), serial: params.serial_number.clone() })
     }
+}
+
+fn authority(name: &str) -> Result<(CertificateParams, KeyPair), Error> {
+    let mut params = params(name, &[])?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok((params, KeyPair::generate()?))
 }
 
 fn params(common_name: &str, names: &[&str]) -> Result<CertificateParams, Error> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, common_name);
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    params.serial_number = Some(SERIAL.fetch_add(1, Relaxed).into());
+    params.use_authority_key_identifier_extension = true;
     let now = OffsetDateTime::now_utc();
     params.not_before = now - Duration::hours(1);
     params.not_after = now + Duration::days(90);
@@ -110,7 +174,8 @@ impl Pair {
     }
 }
 
-/// Makes what the examples use: `ca.pem`, and server and client signed by it.
+/// Makes what the examples use: `ca.pem`, and server and client signed by it; `clients.crl`, which takes
+/// nothing back, and `ticket.keys`, which is no secret.
 ///
 /// # Errors
 /// Those of the files, and of the cryptography.
@@ -119,5 +184,10 @@ pub fn write_examples(folder: &Path) -> io::Result<()> {
     let names = ["localhost", "*.example.com", "127.0.0.1"];
     authority.server(&names).map_err(io::Error::other)?.write(folder, "server")?;
     authority.client("example client").map_err(io::Error::other)?.write(folder, "client")?;
+    let nothing = authority.revoke(&[], Duration::days(90)).map_err(io::Error::other)?;
+    fs::write(folder.join("clients.crl"), nothing)?;
+    let serial = KeyPair::generate().map_err(io::Error::other)?.public_key_raw().to_vec();
+    let secret: String = serial.iter().skip(1).take(32).map(|byte| format!("{byte:02x}")).collect();
+    fs::write(folder.join("ticket.keys"), secret)?;
     fs::write(folder.join("ca.pem"), authority.certificate())
 }

@@ -90,6 +90,60 @@ fn a_bad_one_changes_nothing() {
     assert!(gateway.metric(ends) > 1.7e9);
 }
 
+/// Nobody says that they have changed: the files are watched, through links, too.
+#[test]
+fn files_that_change_are_read_again() {
+    const APPLIED: &str = "gateway_tls_file_reloads_total{result=\"applied\"}";
+    const REFUSED: &str = "gateway_tls_file_reloads_total{result=\"refused\"}";
+    let (origin, files) = (Origin::saying("hello"), Files::new());
+    // As certbot and Kubernetes do it: names that lead elsewhere.
+    let versions = |version: &str| {
+        let pair = files.authority.server(&["localhost"]).unwrap();
+        pair.write(&files.folder.join(version), "own").unwrap();
+        files.path(version)
+    };
+    let link = |to: &str| {
+        std::os::unix::fs::symlink(to, files.folder.join("next")).unwrap();
+        std::fs::rename(files.folder.join("next"), files.folder.join("now")).unwrap();
+    };
+    link(&versions("first"));
+    let (chain, key) = (files.path("now/own.pem"), files.path("now/own.key"));
+    let entry = format!("{{ chain = {chain:?}, key = {key:?} }}");
+    let gateway = secured(&origin, &[entry]).workers(2).start();
+    let serial = || {
+        let script = format!("{}/../tests/e2e/tls/tls.py", env!("CARGO_MANIFEST_DIR"));
+        let (port, ca) = (gateway.address().port().to_string(), files.path("ca.pem"));
+        text_of(crate::clients::PYTHON, &["-I", &script, "certificate", &port, &ca])
+    };
+    let Some(first) = serial() else { return };
+
+    link(&versions("second"));
+    gateway.wait_for_metric(APPLIED, 1.0);
+    let second = serial().unwrap();
+    assert_ne!(first, second);
+
+    // A key that is another's: the pair stays, and it is said.
+    std::fs::copy(files.path("first/own.key"), files.path("second/own.key")).unwrap();
+    gateway.wait_for_metric(REFUSED, 1.0);
+    assert_eq!(serial().unwrap(), second);
+    until("it to be said", || gateway.log().contains("still as it was: "));
+    assert!(gateway.log().contains("is not the key of"));
+
+    // And whole again, in place.
+    std::fs::copy(files.path("first/own.pem"), files.path("second/own.pem")).unwrap();
+    gateway.wait_for_metric(APPLIED, 2.0);
+    assert_eq!(serial().unwrap(), first);
+
+    // The folder goes, and comes back with another pair.
+    std::fs::remove_dir_all(files.folder.join("second")).unwrap();
+    gateway.wait_for_metric(REFUSED, 2.0);
+    assert_eq!(serial().unwrap(), first);
+    versions("second");
+    gateway.wait_for_metric(APPLIED, 3.0);
+    let third = serial().unwrap();
+    assert!(third != first && third != second);
+}
+
 #[test]
 fn one_listener_speaks_tls_and_another_does_not() {
     let (origin, files) = (Origin::saying("hello"), Files::new());

@@ -2,6 +2,7 @@
 
 mod broken;
 mod certificates;
+mod clients;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -100,6 +101,51 @@ fn a_client_is_known_again_by_every_worker() {
         assert_eq!(gateway.metric("gateway_tls_handshakes_total{kind=\"full\"}"), 2.0);
         assert_eq!(gateway.metric("gateway_tls_handshakes_total{kind=\"resumed\"}"), 80.0);
     }
+}
+
+/// Two gateways that read the same file, one of which then makes tickets of another secret first.
+#[test]
+fn a_client_is_known_again_by_another_machine() {
+    let (origin, files) = (Origin::saying("hello"), Files::new());
+    let (old, new) = ("0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4));
+    let secrets = |name: &str, text: &str| {
+        std::fs::write(files.folder.join(name), text).unwrap();
+        format!("ticket_keys = {:?}", files.path(name))
+    };
+    let start = |keys: &str| {
+        let certificate = files.server(&["localhost"]);
+        secured(&origin, &[certificate]).set_more("tls.main", keys).start()
+    };
+    let one = start(&secrets("one", &old));
+    let other = start(&secrets("other", &old));
+    let stranger = start(&secrets("stranger", &new));
+    let to = |gateway: &Gateway, how: &str| format!("{} {how}", gateway.address().port());
+    if !python("elsewhere", &one, &files, &[&to(&other, "yes")]) {
+        return;
+    }
+    python("elsewhere", &one, &files, &[&to(&stranger, "no")]);
+    secrets("one", &format!("{new}\n{old}\n"));
+    one.wait_for_metric("gateway_tls_file_reloads_total{result=\"applied\"}", 1.0);
+    python("elsewhere", &one, &files, &[&to(&stranger, "yes")]);
+    python("elsewhere", &other, &files, &[&to(&one, "yes")]);
+}
+
+#[test]
+fn only_the_ciphers_that_are_named() {
+    let (origin, files) = (Origin::echo(), Files::new());
+    let suites = "cipher_suites = ['TLS_AES_256_GCM_SHA384', \
+                  'TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384']";
+    let gateway =
+        secured(&origin, &[files.server(&["localhost"])]).set_more("tls.main", suites).start();
+    let chosen = "1.2 ECDHE-ECDSA-AES256-GCM-SHA384\n1.3 TLS_AES_256_GCM_SHA384";
+    if !python("suites", &gateway, &files, &[chosen]) {
+        return;
+    }
+    let address = gateway.address().to_string();
+    let other =
+        "openssl s_client -connect \"$0\" -tls1_3 -ciphersuites TLS_AES_128_GCM_SHA256 2>&1";
+    let said = text_of("sh", &["-c", &format!("{other} </dev/null || true"), &address]).unwrap();
+    assert!(said.contains("handshake failure"), "{said}");
 }
 
 #[test]

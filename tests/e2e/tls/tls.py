@@ -2,6 +2,7 @@
 import socket
 import ssl
 import sys
+import time
 
 PORT, CA = int(sys.argv[2]), sys.argv[3]
 MORE = sys.argv[4] if len(sys.argv) > 4 else ""
@@ -17,8 +18,8 @@ def context(version=None, **settings):
     return made
 
 
-def connect(made, name="localhost", session=None):
-    plain = socket.create_connection(("127.0.0.1", PORT), timeout=20)
+def connect(made, name="localhost", session=None, port=PORT):
+    plain = socket.create_connection(("127.0.0.1", port), timeout=20)
     return made.wrap_socket(
         plain, server_hostname=name, session=session, suppress_ragged_eofs=False
     )
@@ -85,6 +86,22 @@ def resumption():
                 session = secure.session
 
 
+def elsewhere():
+    """A session made at one port is taken up at another, and back; MORE is PORT and whether it is."""
+    other, expected = MORE.split()
+    for version in VERSIONS:
+        made = context(version)
+        with connect(made) as secure:
+            request(secure, "/")
+            session = secure.session
+        for port in (int(other), PORT):
+            with connect(made, session=session, port=port) as secure:
+                request(secure, "/")
+                reused = "yes" if secure.session_reused or port == PORT else "no"
+                assert reused == expected or port == PORT, f"{version} {port}: {reused}"
+                session = secure.session
+
+
 def names():
     for pair in MORE.split():
         name, expected = pair.split("=")
@@ -119,6 +136,61 @@ def pipelining():
                 head += secure.recv(1)
             assert head.startswith(b"HTTP/1.1 200 "), head
             assert len(secure.recv(3)) == 3
+
+
+def shown(version, pair):
+    made = context(version)
+    if pair != "-":
+        made.load_cert_chain(f"{pair}.pem", f"{pair}.key")
+    return made
+
+
+def mutual():
+    """MORE: lines of VERSION PAIR and `served`, or of what the refusal says."""
+    for line in MORE.splitlines():
+        version, pair, expected = line.split(" ", 2)
+        try:
+            with connect(shown(version, pair)) as secure:
+                request(secure)
+            found = "served"
+        except ssl.SSLError as error:
+            found = str(error)
+        assert expected in found.replace("_", " "), f"{line}: {found}"
+
+
+def taken_up():
+    """Takes up one session until that is refused; MORE is the pair."""
+    made = shown("1.3", MORE)
+    with connect(made) as secure:
+        request(secure)
+        session = secure.session
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            with connect(made, session=session) as secure:
+                assert secure.session_reused
+                request(secure)
+                session = secure.session
+        except (AssertionError, OSError) as error:
+            assert "closed before" in str(error) or "EOF" in str(error), error
+            return
+    raise AssertionError("still served")
+
+
+def suites():
+    """MORE: lines of VERSION and the cipher that is to be chosen."""
+    for line in MORE.splitlines():
+        version, cipher = line.split()
+        with connect(context(version)) as secure:
+            assert secure.cipher()[0] == cipher, secure.cipher()
+            request(secure)
+
+
+def certificate():
+    """Prints the serial number of what is shown."""
+    with connect(context()) as secure:
+        request(secure, "/")
+        print(secure.getpeercert()["serialNumber"])
 
 
 def load():

@@ -40,6 +40,8 @@ pub struct Entry<'a> {
     pub endpoint: Option<SocketAddr>,
     /// From the request sent to the endpoint's response head.
     pub upstream_duration: Option<Duration>,
+    /// Who the client has proven to be, or empty.
+    pub identity: &'a str,
     /// Its X-Request-Id; empty if the head could not be read.
     pub request_id: &'a [u8],
     /// What went wrong, in the words of the error.
@@ -57,6 +59,7 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
     if entry.client.port() != 0 {
         json_number(out, "client_port", entry.client.port().into());
     }
+    json_text(out, "identity", entry.identity.as_bytes());
     json_text(out, "method", entry.method);
     json_text(out, "host", entry.host);
     json_text(out, "target", entry.target);
@@ -85,7 +88,13 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
 /// a status that was never sent.
 pub(super) fn combined(out: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
     // Writing to a Vec does not fail.
-    let _ = write!(out, "{} - - [", entry.client.ip());
+    let _ = write!(out, "{} - ", entry.client.ip());
+    // Readers take the next space for the end of it.
+    for (position, part) in entry.identity.split(' ').enumerate() {
+        out.extend_from_slice(if position > 0 { b"\\x20" } else { b"" });
+        combined_text(out, part.as_bytes());
+    }
+    out.extend_from_slice(if entry.identity.is_empty() { b"- [" } else { b" [" });
     clock.write(out, entry.time);
     out.extend_from_slice(b"] \"");
     if entry.method.is_empty() {
@@ -214,6 +223,7 @@ pub(super) mod tests {
             upstream: Some("orders"),
             endpoint: Some("[::1]:9001".parse().unwrap()),
             upstream_duration: Some(Duration::from_micros(900)),
+            identity: "",
             request_id: b"",
             error: None,
         }
@@ -250,6 +260,13 @@ pub(super) mod tests {
             "192.0.2.7 - - [23/Nov/2026:07:05:10 +0000] \"GET /orders?id=1 HTTP/1.1\" 200 13 \
              \"-\" \"curl/8\"\n"
         );
+    }
+
+    #[test]
+    fn who_it_was() {
+        let known = Entry { identity: "CN=The \"one\"", ..entry() };
+        assert!(combined_line(&known).starts_with("192.0.2.7 - CN=The\\x20\\x22one\\x22 [23/"));
+        assert!(json_line(&known).contains(",\"identity\":\"CN=The \\\"one\\\"\","));
     }
 
     #[test]

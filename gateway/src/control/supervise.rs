@@ -1,0 +1,305 @@
+//! Watches over a gateway whose workers run: one loop over [`Event`].
+
+#![expect(clippy::disallowed_types, reason = "what workers serve by is handed to their threads")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::admin::Status;
+use super::lifecycle::{Lifecycle, Step};
+use super::reload::{self, Candidate, Change, Found};
+use super::{Error, Event, tickets, warn_unverified};
+use crate::worker::Generation;
+use crate::worker::mailbox::Handle;
+
+/// A worker only has to make its ring and its timers before it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The gateway once its workers have been started.
+pub(super) struct Gateway {
+    pub addresses: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    /// Of requests, and of tunnels.
+    pub drain_timeouts: (Duration, Duration),
+    pub status: Arc<Status>,
+    pub workers: Vec<Handle>,
+    pub events: UnboundedSender<Event>,
+    pub load: Arc<reload::Load>,
+    /// What the workers serve by.
+    pub running: Generation,
+    pub keys: tickets::Keys,
+    /// Who is told which files to watch.
+    pub files: UnboundedSender<Vec<PathBuf>>,
+    pub reloading: Reloading,
+}
+
+/// Whether a change is being looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reloading {
+    #[default]
+    No,
+    Yes {
+        /// What has changed meanwhile.
+        next: Option<Change>,
+    },
+}
+
+impl Gateway {
+    /// Ends when the gateway has ended.
+    ///
+    /// # Errors
+    /// How, if not well.
+    pub async fn supervise(mut self, mut inbox: UnboundedReceiver<Event>) -> Result<(), Error> {
+        let mut lifecycle = Lifecycle::new(self.workers.len());
+        self.send_after(START_TIMEOUT, Event::StartTimeout);
+        self.watch_files();
+        while let Some(event) = inbox.recv().await {
+            match event {
+                Event::Reload => self.look(Change::Configuration),
+                Event::FilesChanged => self.look(Change::Files),
+                Event::Found(found) => self.found(*found),
+                event => match lifecycle.on(event) {
+                    Step::Wait => {}
+                    Step::Serve => self.announce(),
+                    Step::Drain => self.drain(),
+                    Step::Cut => match self.status.tunnels_open() {
+                        0 => self.send_after(Duration::ZERO, Event::TunnelDrainTimeout),
+                        tunnels => {
+                            lifecycle.cut(self.status.connections_open().saturating_sub(tunnels));
+                            self.cut();
+                        }
+                    },
+                    Step::End => break,
+                },
+            }
+        }
+        lifecycle.outcome(self.status.connections_open())
+    }
+
+    /// Looks at what may have changed without making anybody wait.
+    fn look(&mut self, change: Change) {
+        self.reloading = match self.reloading {
+            Reloading::No => Reloading::Yes { next: None },
+            // The configuration includes the files.
+            Reloading::Yes { next } => {
+                self.reloading = Reloading::Yes { next: next.max(Some(change)) };
+                return;
+            }
+        };
+        let (load, running) = (Arc::clone(&self.load), Arc::clone(&self.running.config));
+        let events = self.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let _ = events.send(Event::Found(Box::new(reload::look(change, &load, &running))));
+        });
+    }
+
+    /// Lets every worker serve by what has been found, and says what does not count.
+    fn found(&mut self, found: Found) {
+        let Found { change, next, wrong } = found;
+        let applied = next.is_some_and(|next| self.serve_by(next));
+        self.status.count_reload(change, applied, wrong.len());
+        match change {
+            Change::Configuration if applied => tracing::info!("configuration reloaded"),
+            Change::Files if applied => tracing::info!("certificates reloaded"),
+            _ => {}
+        }
+        for line in wrong {
+            match change {
+                Change::Configuration => tracing::error!("not reloaded: {line}"),
+                Change::Files => tracing::error!("not reloaded, still as it was: {line}"),
+            }
+        }
+        if let Reloading::Yes { next } = std::mem::take(&mut self.reloading)
+            && let Some(change) = next
+        {
+            self.look(change);
+        }
+    }
+
+    /// Hands a configuration to every worker. False when that cannot be done.
+    fn serve_by(&mut self, next: Candidate) -> bool {
+        let tickets = match self.keys.of(&next.config) {
+            Ok(tickets) => Arc::new(tickets),
+            Err(error) => {
+                tracing::error!("not reloaded: {error}");
+                return false;
+            }
+        };
+        let endpoints = next.endpoints.map(Arc::new);
+        let endpoints = endpoints.unwrap_or_else(|| Arc::clone(&self.running.endpoints));
+        self.running = Generation { config: Arc::new(next.config), endpoints, tickets };
+        let config = &self.running.config;
+        self.status.set_certificates(config);
+        self.watch_files();
+        warn_unverified(config);
+        self.drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
+        for worker in &self.workers {
+            worker.reload(self.running.clone());
+        }
+        true
+    }
+
+    fn watch_files(&self) {
+        let files = self.running.config.tls_files().map(Path::to_owned).collect();
+        // Nobody listens where nothing can be watched.
+        let _ = self.files.send(files);
+    }
+
+    fn announce(&self) {
+        self.status.set_ready(true);
+        for address in &self.addresses {
+            tracing::info!("listening on {address}");
+        }
+        if let Some(address) = self.admin {
+            tracing::info!("admin on {address}");
+        }
+    }
+
+    fn drain(&self) {
+        self.status.set_ready(false);
+        tracing::info!(
+            "draining: {} connections open, {:?} to end them",
+            self.status.connections_open(),
+            self.drain_timeouts.0
+        );
+        for worker in &self.workers {
+            worker.drain();
+        }
+        self.send_after(self.drain_timeouts.0, Event::DrainTimeout);
+    }
+
+    /// Ends all connections but tunnels, which are seldom done when asked and are given longer.
+    fn cut(&self) {
+        let (requests, tunnels) = self.drain_timeouts;
+        let left = tunnels.saturating_sub(requests);
+        tracing::info!(
+            "draining: {} tunnels open, {left:?} to end them",
+            self.status.tunnels_open()
+        );
+        for worker in &self.workers {
+            worker.cut();
+        }
+        self.send_after(left, Event::TunnelDrainTimeout);
+    }
+
+    fn send_after(&self, delay: Duration, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let _ = events.send(event);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::admin;
+    use crate::control::tests::{config, nothing_to_load};
+    use crate::worker::mailbox;
+    use std::io::Read;
+    use std::time::SystemTime;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// A gateway whose workers are only mailboxes.
+    struct Rig {
+        status: Arc<Status>,
+        events: UnboundedSender<Event>,
+        inboxes: Vec<mailbox::Inbox>,
+        outcome: tokio::task::JoinHandle<Result<(), Error>>,
+    }
+
+    impl Rig {
+        fn start(workers: usize, drain_timeout: Duration) -> Self {
+            let (events, inbox) = unbounded_channel();
+            let status = Arc::new(Status::new(admin::Sources {
+                started: SystemTime::now(),
+                descriptors: 1024,
+                workers: (0..workers).map(|_| Arc::default()).collect(),
+                kernel: None,
+                access_log_lines_lost: None,
+            }));
+            let (handles, inboxes) = (0..workers).map(|_| Handle::new().unwrap()).unzip();
+            let gateway = Gateway {
+                addresses: Vec::new(),
+                admin: None,
+                drain_timeouts: (drain_timeout, drain_timeout),
+                status: Arc::clone(&status),
+                workers: handles,
+                events: events.clone(),
+                files: unbounded_channel().0,
+                load: Arc::new(Box::new(nothing_to_load)),
+                running: Generation {
+                    config: Arc::new(config("127.0.0.1:0".parse().unwrap(), None)),
+                    endpoints: Arc::default(),
+                    tickets: Arc::default(),
+                },
+                keys: tickets::Keys::new().unwrap(),
+                reloading: Reloading::No,
+            };
+            let outcome = tokio::spawn(gateway.supervise(inbox));
+            Self { status, events, inboxes, outcome }
+        }
+
+        fn send(&self, event: Event) {
+            self.events.send(event).unwrap();
+        }
+
+        fn worker(&self, event: mailbox::Event) {
+            self.send(Event::Worker(event));
+        }
+
+        /// Lets the loop see what was sent.
+        async fn settle(&self) {
+            for _ in 0..8 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn told_to_drain(&self) -> usize {
+            let told = |inbox: &mailbox::Inbox| {
+                let mut inbox = &inbox.drain;
+                inbox.set_nonblocking(true).unwrap();
+                inbox.read(&mut [0; 8]).is_ok_and(|read| read == 1)
+            };
+            self.inboxes.iter().filter(|inbox| told(inbox)).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn ready_while_all_workers_listen_and_not_while_draining() {
+        let rig = Rig::start(2, Duration::from_secs(30));
+        rig.worker(mailbox::Event::Listening { worker: 0 });
+        rig.settle().await;
+        assert!(!rig.status.is_ready());
+        rig.worker(mailbox::Event::Listening { worker: 1 });
+        rig.settle().await;
+        assert!(rig.status.is_ready());
+        assert_eq!(rig.told_to_drain(), 0);
+
+        rig.send(Event::Stop);
+        rig.settle().await;
+        assert!(!rig.status.is_ready());
+        assert_eq!(rig.told_to_drain(), 2);
+
+        rig.worker(mailbox::Event::Drained { worker: 0 });
+        rig.worker(mailbox::Event::Drained { worker: 1 });
+        assert!(rig.outcome.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_takes_too_long_says_what_it_cuts() {
+        let rig = Rig::start(1, Duration::from_millis(20));
+        rig.worker(mailbox::Event::Listening { worker: 0 });
+        rig.status.workers()[0].connections_open.add(3);
+        rig.send(Event::Stop);
+
+        let error = rig.outcome.await.unwrap().unwrap_err();
+
+        assert_eq!(error.to_string(), "drain timeout: 3 connections were cut");
+    }
+}
