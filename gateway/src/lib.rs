@@ -9,11 +9,14 @@ pub mod http;
 pub mod routing;
 pub mod tls;
 
+pub mod document;
+
 pub mod telemetry;
 
 pub mod net;
 
 pub mod exchange;
+pub mod policy;
 pub mod upstream;
 
 pub mod action;

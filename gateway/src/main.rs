@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Parser;
 use gateway::cli::{Cli, Command};
@@ -24,8 +25,11 @@ fn execute(command: Command) -> Result<(), u8> {
                 .map_err(|error| fail(1, format!("gateway: {error}")))?;
         }
         Command::Check { file } => {
-            config::load(Some(&file), &Overrides::default(), &control::usable_cpus())
+            let config = config::load(Some(&file), &Overrides::default(), &control::usable_cpus())
                 .map_err(|error| fail(error.exit_code(), error))?;
+            for warning in config.warnings(SystemTime::now()) {
+                eprintln!("{}: warning: {warning}", file.display());
+            }
             println!("{}: ok", file.display());
         }
         Command::Version => println!("gateway {}", env!("CARGO_PKG_VERSION")),

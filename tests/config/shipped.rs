@@ -60,7 +60,7 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
         written.insert(format!("{path}{key}"));
         match value {
             Value::Table(tables)
-                if path.is_empty() && ["upstreams", "tls"].contains(&key.as_str()) =>
+                if path.is_empty() && ["policies", "tls", "upstreams"].contains(&key.as_str()) =>
             {
                 for (name, table) in tables.iter_mut() {
                     let table = table.as_table_mut().unwrap();
@@ -90,6 +90,8 @@ fn the_reference_has_the_defaults() {
         upstreams.example.endpoints = ["127.0.0.1:9000", "[::1]:9000", "example.internal:9000"]
         routes = [{ upstream = "example" }]
         xdp.interfaces = ["eth0"]
+        policies.example.kind = "hsts"
+        policies.known_clients.kind = "client_certificate"
         [[tls.example.certificates]]
         chain = "target/certs/server.pem"
         key = "target/certs/server.key"

@@ -24,6 +24,7 @@ mod forwarding;
 mod greedy;
 mod hygiene;
 mod operating;
+mod policies;
 mod pressure;
 mod proxies;
 mod random;

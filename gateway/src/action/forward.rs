@@ -18,7 +18,7 @@ use super::response::{Ended, Response};
 use super::tunnel::{self, tunnel};
 use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Request, Resources, Responder, Side};
-use crate::http::forward;
+use crate::http::forward::{self, RequestShape};
 use crate::net::stream::Watcher;
 use crate::net::{Buffer, Deadline, Reader, Writer, proxy_protocol};
 use crate::telemetry::metrics;
@@ -228,7 +228,9 @@ impl Upload<'_, '_> {
         let Request { head, bytes, framing, client, upgrade, .. } = *self.request;
         let buffers = &resources.buffers;
         let memory = if self.body.is_done() { buffers.head() } else { buffers.body() };
-        let head_out = forward::request(memory.into(), head, bytes, framing, upgrade, client)
+        let shape = RequestShape { framing, upgrade };
+        let edits = context.request_edits.borrow();
+        let head_out = forward::request(memory.into(), head, bytes, shape, client, &edits)
             .map_err(Error::Rejected)?;
         let mut out = Buffer::from(head_out.into_bytes());
         if !self.body.is_done() {

@@ -81,7 +81,7 @@ impl Response<'_, '_> {
 
         let mut out = BytesMut::from(self.resources.buffers.head());
         if let Some(responder) = responder {
-            responder.encode(&mut out, head, buffer.filled(), shape);
+            responder.encode(&mut out, head, buffer.filled(), shape, self.context);
         }
         buffer.consume(head.len);
         let mut body = Body::new(framing, shape.framing);
@@ -113,7 +113,12 @@ impl Response<'_, '_> {
     ) -> Result<Ended<'w>, Error> {
         let Some(responder) = responder.take() else { return Err(Error::ClientGone) };
         let mut out = BytesMut::from(self.resources.buffers.head());
-        forward::switching_response(&mut out, head, buffer.filled());
+        forward::switching_response(
+            &mut out,
+            head,
+            buffer.filled(),
+            &self.context.response_edits.borrow(),
+        );
         buffer.consume(head.len);
         add(&self.context.bytes_out, buffer.len());
         self.resources.metrics.tunnel_bytes_out.add(buffer.len() as u64);

@@ -6,15 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::{Place, Problem};
-use super::file::{Document, Kind};
-use super::section::{Section, read_document};
-use super::units::{byte_rate, bytes, duration, rate};
-use super::values::{
-    address, boolean, check_name, cores, endpoint, integer, interface, network, once, parsed, path,
-    word,
-};
+use super::policies::Policies;
+use super::values::{cores, endpoint, interface};
 use super::{Config, Listener, Overrides, Route, flags, tls, values};
+use crate::document::problem::{Place, Problem};
+use crate::document::section::{Section, read_document};
+use crate::document::units::{byte_rate, bytes, duration, rate};
+use crate::document::value::{Document, Kind};
+use crate::document::values::{
+    address, boolean, check_name, integer, network, once, parsed, path, text, word,
+};
 use crate::exchange::{Limits, Pages, ProxyProtocol, Timeouts, Trust};
 use crate::http::ambiguity::{Ambiguities, Ambiguity};
 use crate::http::forwarded;
@@ -118,12 +119,13 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let limits = Limits { underscores, ..limits };
     let pages = root.table("pages", pages);
     let tls = tls::offers(root);
-    let listeners = listeners(root, &tls);
+    let mut policies = Policies::read(root);
+    let listeners = listeners(root, &tls, &mut policies);
     let admin = root.table("admin", |table| admin(table, &listeners));
     let access_log = root.table("access_log", access_log);
     let xdp = root.has("xdp").then(|| root.table("xdp", xdp));
     let upstreams = upstreams(root);
-    let routes = routes(root, &upstreams);
+    let routes = routes(root, &upstreams, &mut policies);
     Config {
         cores,
         driver,
@@ -138,6 +140,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
         tls,
         listeners,
         upstreams,
+        policies: policies.all,
         routes,
     }
 }
@@ -209,7 +212,11 @@ fn pages(table: &mut Section<'_>) -> Pages {
     table.value("folder", Pages::default(), values::pages)
 }
 
-fn listeners(root: &mut Section<'_>, tls: &[crate::tls::server::Settings]) -> Vec<Listener> {
+fn listeners(
+    root: &mut Section<'_>,
+    tls: &[crate::tls::server::Settings],
+    policies: &mut Policies,
+) -> Vec<Listener> {
     let names = tls.iter().enumerate().map(|(index, tls)| (tls.name.clone(), index)).collect();
     let mut listeners = Vec::new();
     let mut seen = HashSet::new();
@@ -221,9 +228,23 @@ fn listeners(root: &mut Section<'_>, tls: &[crate::tls::server::Settings]) -> Ve
         });
         let tls = table.has("tls").then(|| table.reference("tls", &names)).flatten();
         let trust = trust(table);
-        listeners.extend(address.map(|address| Listener { address, tls, trust }));
+        let policies = policies.listed(table);
+        let redirect = table.optional("redirect", redirect);
+        let listener = |address| Listener { address, tls, trust, policies, redirect };
+        listeners.extend(address.map(listener));
     });
     listeners
+}
+
+/// `"https"` or `"https:8443"`, as the port.
+fn redirect(kind: &Kind) -> Result<u16, String> {
+    let port = match text(kind)?.strip_prefix("https") {
+        Some("") => Some(443),
+        Some(rest) => rest.strip_prefix(':').and_then(|port| port.parse().ok()),
+        None => None,
+    };
+    port.filter(|port| *port != 0)
+        .ok_or_else(|| "must be \"https\" or, with a port, \"https:8443\"".to_owned())
 }
 
 fn trust(table: &mut Section<'_>) -> Trust {
@@ -325,7 +346,11 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
     upstreams
 }
 
-fn routes(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Vec<Route> {
+fn routes(
+    root: &mut Section<'_>,
+    upstreams: &[upstream::Spec],
+    policies: &mut Policies,
+) -> Vec<Route> {
     let positions = upstreams.iter().enumerate();
     let positions = positions.map(|(position, spec)| (spec.name.clone(), position)).collect();
     let mut routes = Vec::new();
@@ -340,6 +365,7 @@ fn routes(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Vec<Route> {
             let kinds = table.list("allow_in_path", ALLOW_HINT, word(&Ambiguity::NAMES));
             kinds.into_iter().for_each(|kind| allow_in_path.insert(kind));
         }
+        let policies = policies.listed(table);
         if table.is_right()
             && let Some(same) = seen.insert((host.clone(), path.clone()), position)
         {
@@ -351,6 +377,7 @@ fn routes(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Vec<Route> {
             upstream,
             body_bytes,
             allow_in_path,
+            policies,
         }));
     });
     routes

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The longest text a message repeats; a key or value may be as long as the file.
-pub(super) const SHOWN_CHARS_MAX: usize = 60;
+use crate::document::Problem;
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -24,28 +23,6 @@ pub enum Error {
         /// At least one, flags first, then in the order of lines.
         problems: Vec<Problem>,
     },
-}
-
-/// One mistake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where it was made.
-    pub place: Place,
-    /// The key, as `routes[2].upstream` (counted from 0); empty where there is none to name.
-    pub key: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-/// Where a value came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// The configuration as a whole: something is nowhere.
-    Whole,
-    /// A flag on the command line.
-    Flag(&'static str),
-    /// A line of the file, counted from 1.
-    Line(usize),
 }
 
 impl Error {
@@ -71,22 +48,6 @@ impl fmt::Display for Error {
     }
 }
 
-impl Problem {
-    /// `config/gateway.toml:14: routes[2].upstream: no upstream named "billing" (have: api, web)`.
-    fn line(&self, path: Option<&Path>) -> String {
-        let Self { place, key, message } = self;
-        let file = path.map(|path| format!("{}:", path.display())).unwrap_or_default();
-        let place = match place {
-            // Its name says which key is meant.
-            Place::Flag(flag) => return format!("{flag}: {message}"),
-            Place::Line(line) => format!("{file}{line}:"),
-            Place::Whole => file,
-        };
-        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-        format!("{place} {key}{message}").trim_start().to_owned()
-    }
-}
-
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -94,12 +55,4 @@ impl std::error::Error for Error {
             Self::Wrong { .. } => None,
         }
     }
-}
-
-/// A value as a message repeats it: quoted, on one line, not too long.
-pub(super) fn shown(text: &str) -> String {
-    let mut chars = text.chars();
-    let start: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
-    let more = if chars.next().is_some() { "…" } else { "" };
-    format!("{start:?}{more}")
 }

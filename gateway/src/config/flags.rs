@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use super::Overrides;
 use super::check::{MODES, UPSTREAM_DEFAULT};
-use super::error::Place;
-use super::file::{Kind, Table, Value};
+use crate::document::Place;
+use crate::document::value::{Kind, Table, Value};
 
 pub(super) fn lay_over(root: &mut Table, flags: &Overrides) {
     let text = |text: &String| Kind::Text(text.clone());

@@ -6,11 +6,10 @@
 
 mod check;
 mod error;
-mod file;
 mod flags;
-mod section;
+mod lint;
+mod policies;
 mod tls;
-mod units;
 mod values;
 
 use std::fs::File;
@@ -19,14 +18,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use error::{Error, Place, Problem};
+pub use crate::document::{Place, Problem};
+pub use error::Error;
 
 use crate::exchange::{Limits, Pages, Timeouts, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
 use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
-use crate::{upstream, xdp};
+use crate::{policy, upstream, xdp};
 
 /// Bytes of a configuration file: some 500,000 routes. Ends the reading of what is no file.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -80,6 +80,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Named groups of endpoints; routes refer to them by position.
     pub upstreams: Vec<upstream::Spec>,
+    /// What listeners and routes ask of requests; they refer to it by position.
+    pub policies: Vec<Policy>,
     /// At least one, in the order written.
     pub routes: Vec<Route>,
 }
@@ -115,6 +117,19 @@ pub struct Listener {
     pub tls: Option<usize>,
     /// Whom it believes.
     pub trust: Trust,
+    /// Positions in [`Config::policies`], in the order they are asked.
+    pub policies: Vec<usize>,
+    /// The port at which clients of plain HTTP are to speak HTTPS instead.
+    pub redirect: Option<u16>,
+}
+
+/// One policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// What listeners and routes call it.
+    pub name: String,
+    /// What it does.
+    pub settings: policy::Settings,
 }
 
 /// One route.
@@ -130,6 +145,8 @@ pub struct Route {
     pub body_bytes: Option<u64>,
     /// In which ways a path may be ambiguous.
     pub allow_in_path: Ambiguities,
+    /// Positions in [`Config::policies`], in the order they are asked, after those of the listener.
+    pub policies: Vec<usize>,
 }
 
 /// What the command line says; it wins over the file.

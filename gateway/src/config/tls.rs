@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::section::Section;
-use super::values::{boolean, check_name, integer, once, path, text, word};
+use crate::document::section::Section;
+use crate::document::values::{boolean, check_name, integer, once, path, text, word};
 use crate::tls::{
     CipherSuite, Clients, Field, Identity, RevocationList, Roots, Secrets, Version, client, server,
 };

@@ -172,7 +172,13 @@ mod tests {
     #[test]
     fn an_error_names_the_listener() {
         let taken = bind(local(), 1).unwrap();
-        let listener = Listener { address: taken.address, tls: None, trust: Trust::default() };
+        let listener = Listener {
+            address: taken.address,
+            tls: None,
+            trust: Trust::default(),
+            policies: Vec::new(),
+            redirect: None,
+        };
         assert_eq!(
             bind_all(&[listener], 1).unwrap_err().to_string(),
             format!("listen {}: address already in use (another program holds it)", taken.address)

@@ -109,7 +109,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let (stop_ledger, stopped) = oneshot::channel();
     let ledger = tokio::spawn(offences::keep(reported, stopped));
     status.set_certificates(&config);
-    warn_unverified(&config);
+    warn(&config);
     let mut keys = tickets::Keys::new().map_err(Error::Tickets)?;
     let tickets = Arc::new(keys.of(&config).map_err(Error::Tickets)?);
     let (config, endpoints) = (Arc::new(config), Arc::new(endpoints));
@@ -200,8 +200,11 @@ fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters,
     }))
 }
 
-/// Names the upstreams that anybody could pose as.
-fn warn_unverified(config: &Config) {
+/// Says what a person should know, and names the upstreams that anybody could pose as.
+fn warn(config: &Config) {
+    for warning in config.warnings(SystemTime::now()) {
+        tracing::warn!("{warning}");
+    }
     for upstream in &config.upstreams {
         if upstream.tls.as_ref().is_some_and(|tls| tls.roots.is_none()) {
             tracing::warn!("upstream {:?}: certificates are not verified", upstream.name);
@@ -296,7 +299,10 @@ mod tests {
                 address: listen,
                 tls: None,
                 trust: Default::default(),
+                policies: Vec::new(),
+                redirect: None,
             }],
+            policies: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
         }

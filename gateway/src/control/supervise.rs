@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use super::admin::Status;
 use super::lifecycle::{Lifecycle, Step};
 use super::reload::{self, Candidate, Change, Found};
-use super::{Error, Event, tickets, warn_unverified};
+use super::{Error, Event, tickets, warn};
 use crate::worker::Generation;
 use crate::worker::mailbox::Handle;
 
@@ -135,7 +135,7 @@ impl Gateway {
         let config = &self.running.config;
         self.status.set_certificates(config);
         self.watch_files();
-        warn_unverified(config);
+        warn(config);
         self.drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
         for worker in &self.workers {
             worker.reload(self.running.clone());

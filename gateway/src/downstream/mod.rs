@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::exchange::{Error, ProxyProtocol, Resources, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt;
+use crate::policy::Policies;
 use crate::routing::Table;
 use crate::telemetry::access_log::{AccessLog, Entry};
 use crate::telemetry::metrics::Offence;
@@ -45,16 +46,20 @@ pub struct Shared {
 }
 
 /// What is special about the connections of one listener.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Listener {
     /// Whom it believes.
     pub trust: Trust,
     /// How it speaks TLS, if it does.
     pub acceptor: Option<Acceptor>,
+    /// What it asks of every request.
+    pub policies: Policies,
+    /// The port at which clients of plain HTTP are to speak HTTPS instead.
+    pub redirect: Option<u16>,
 }
 
 /// What a route does with a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Route {
     /// Which of [`Shared::upstreams`] gets it.
     pub upstream: usize,
@@ -62,6 +67,8 @@ pub struct Route {
     pub body_bytes_max: u64,
     /// In which ways its path may be ambiguous.
     pub allow_in_path: Ambiguities,
+    /// What it asks of a request.
+    pub policies: Policies,
 }
 
 impl Shared {

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::connection::{Connection, Next};
 use super::prologue::Peer;
-use super::{Route, Shared};
+use super::{Listener, Route, Shared};
 use crate::action::forward::{Forward, Forwarded};
 use crate::exchange::responder::{self, Responder};
 use crate::exchange::{Context, Error, Request, request_id};
@@ -20,6 +20,7 @@ use crate::http::head::{RequestHead, Version, is_persistent, values};
 use crate::http::headers::Name;
 use crate::http::{Reject, target, upgrade};
 use crate::net::Reader;
+use crate::policy::Verdict;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics;
 
@@ -63,7 +64,9 @@ pub(super) async fn serve(
     context.request_read.set(matches!(framing, Framing::Empty | Framing::Length(0)));
     let mut responder = Some(Responder::new(&mut stream.writer, &request, resources));
 
-    let result = answer(shared, &request, &mut stream.reader, &mut responder, &context).await;
+    let listener = shared.listeners.get(*listener);
+    let result =
+        answer(shared, listener, &request, &mut stream.reader, &mut responder, &context).await;
     let (next, error, surplus) = match result {
         Ok(Forwarded { persistent, surplus }) => (next(persistent, &context), None, surplus),
         Err(error) => {
@@ -96,51 +99,108 @@ fn believed(
     listener.trusts(sender).then(|| forwarded::client(&head.fields, bytes, source, sender, trusts))
 }
 
-/// Finds the route and lets its action answer.
+/// Finds the route and lets its action answer, unless a policy does.
 async fn answer(
     shared: &Shared,
+    listener: Option<&Listener>,
     request: &Request<'_>,
     reader: &mut Reader,
     responder: &mut Option<Responder<'_>>,
     context: &Context,
 ) -> Result<Forwarded, Error> {
     let Request { head, bytes, .. } = *request;
+    if let Some(listener) = listener {
+        let verdict = match listener.policies.request(request, context) {
+            Verdict::Continue => redirect(listener, request, context)?,
+            verdict => verdict,
+        };
+        if let Some(status) = passed(verdict)? {
+            return answer_self(shared, status, request, responder, context).await;
+        }
+    }
     // RFC 9110 §9.3.7: `*` asks about the server as a whole, which for a client is the gateway.
     if head.target.path(bytes) == b"*" {
-        return answer_self(shared, request, responder, context).await;
+        return answer_self(shared, 200, request, responder, context).await;
     }
     let authority = head.authority.map(|authority| authority.of(bytes));
     let host = authority.and_then(|authority| target::host(authority).ok());
-    let Route { upstream, body_bytes_max, allow_in_path } =
-        *shared.routes.lookup(host, head.target.path(bytes)).ok_or(Error::NoRoute)?;
-    if let Some(ambiguity) = head.target.ambiguities.beyond(allow_in_path) {
+    let path = head.target.path(bytes);
+    let Route { upstream, body_bytes_max, allow_in_path, policies } =
+        shared.routes.lookup(host, path).ok_or(Error::NoRoute)?;
+    if let Some(ambiguity) = head.target.ambiguities.beyond(*allow_in_path) {
         return Err(Error::Rejected(Reject::Malformed(ambiguity.reason())));
+    }
+    if let Some(status) = passed(policies.request(request, context))? {
+        return answer_self(shared, status, request, responder, context).await;
     }
     // RFC 9110 §7.6.2: the last recipient answers, whatever lies behind it.
     if head.max_forwards == Some(0) {
-        return answer_self(shared, request, responder, context).await;
+        return answer_self(shared, 200, request, responder, context).await;
     }
     if let Framing::Length(length) = request.framing
-        && length > body_bytes_max
+        && length > *body_bytes_max
     {
         return Err(Error::BodyTooLarge);
     }
-    context.upstream.set(Some(upstream));
-    let upstream = shared.upstreams.get(upstream).ok_or(Error::NoRoute)?;
+    context.upstream.set(Some(*upstream));
+    let upstream = shared.upstreams.get(*upstream).ok_or(Error::NoRoute)?;
+    let body_bytes_max = *body_bytes_max;
     let forward = Forward { resources: &shared.resources, upstream, body_bytes_max };
     forward.answer(request, reader, responder, context).await
 }
 
-/// Answers an OPTIONS that goes no further.
+/// What policies make of a request: the status they answer it with, if they do.
+fn passed(verdict: Verdict) -> Result<Option<u16>, Error> {
+    match verdict {
+        Verdict::Continue => Ok(None),
+        Verdict::Answer(status) => Ok(Some(status)),
+        Verdict::Refuse(error) => Err(error),
+    }
+}
+
+/// Sends who speaks plain HTTP to HTTPS, on listeners that are there for it. A proxy in front may have
+/// spoken HTTPS already.
+fn redirect(
+    listener: &Listener,
+    request: &Request<'_>,
+    context: &Context,
+) -> Result<Verdict, Error> {
+    let Some(port) = listener.redirect.filter(|_| request.client.scheme == "http") else {
+        return Ok(Verdict::Continue);
+    };
+    let Request { head, bytes, .. } = *request;
+    let authority = || head.authority.map(|authority| authority.of(bytes)).unwrap_or_default();
+    let host = target::host(request.client.host.unwrap_or_else(authority)).unwrap_or_default();
+    if host.is_empty() {
+        return Err(Error::Rejected(Reject::Malformed("no host to redirect to")));
+    }
+    let mut location = BytesMut::from(&b"https://"[..]);
+    location.extend_from_slice(host);
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    match head.target.path(bytes) {
+        b"*" => {}
+        path => location.extend_from_slice(path),
+    }
+    location.extend_from_slice(head.target.query.of(bytes));
+    let name = Bytes::from_static(b"location");
+    context.response_edits.borrow_mut().set(name, location.freeze());
+    // Unlike 301 it keeps the method.
+    Ok(Verdict::Answer(308))
+}
+
+/// Answers what goes no further.
 async fn answer_self(
     shared: &Shared,
+    status: u16,
     request: &Request<'_>,
     responder: &mut Option<Responder<'_>>,
     context: &Context,
 ) -> Result<Forwarded, Error> {
     let persistent = may_persist(shared, request, context);
     if let Some(responder) = responder.take() {
-        responder.answer(200, persistent, request, context).await?;
+        responder.answer(status, persistent, request, context).await?;
     }
     Ok(Forwarded { persistent, surplus: BytesMut::new() })
 }

@@ -1,9 +1,10 @@
 //! One request: what is known of it when it begins, and what becomes known on the way.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::http::edits::Edits;
 use crate::http::forward::Client;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
@@ -54,6 +55,10 @@ pub struct Context {
     pub sent_at: Cell<Option<Instant>>,
     /// From the request sent whole to the response's head.
     pub upstream_duration: Cell<Option<Duration>>,
+    /// What policies change about the request for the origin.
+    pub request_edits: RefCell<Edits>,
+    /// What policies change about the response for the client.
+    pub response_edits: RefCell<Edits>,
 }
 
 /// Adds to a counter that is a cell.

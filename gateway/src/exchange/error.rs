@@ -36,6 +36,8 @@ pub enum Error {
     ClientStalled,
     /// No route matches.
     NoRoute,
+    /// A policy does not let the request pass.
+    Denied(Denial),
     /// No endpoint accepted a connection.
     Unavailable,
     /// No endpoint accepted a connection in time.
@@ -58,6 +60,30 @@ pub enum Error {
     TunnelSilent,
 }
 
+/// Why a policy does not let a request pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The client has shown no certificate.
+    NoCertificate,
+    /// The client has shown a certificate, but not one that is allowed here.
+    OtherCertificate,
+}
+
+impl Denial {
+    fn status(self) -> u16 {
+        match self {
+            Self::NoCertificate | Self::OtherCertificate => 403,
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no client certificate",
+            Self::OtherCertificate => "client certificate not allowed here",
+        }
+    }
+}
+
 impl Error {
     /// The one place where a failure becomes a status. `None`: nobody is left to be told, or the
     /// response has begun; closing the connection is the answer.
@@ -65,6 +91,7 @@ impl Error {
         match self {
             Self::Rejected(reject) => Some(reject.status()),
             Self::Handshake(Failure::PlainHttp) => Some(400),
+            Self::Denied(denial) => Some(denial.status()),
             Self::NoRoute => Some(404),
             Self::HeadTimeout | Self::BodyTimeout => Some(408),
             Self::BodyTooLarge => Some(413),
@@ -94,7 +121,7 @@ impl Error {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::ClientStalled => Side::Downstream,
-            Self::NoRoute | Self::TunnelSilent => Side::Gateway,
+            Self::NoRoute | Self::Denied(_) | Self::TunnelSilent => Side::Gateway,
             Self::Unavailable
             | Self::ConnectTimeout
             | Self::UpstreamTls
@@ -121,6 +148,9 @@ impl Error {
             Self::BodyTimeout => Some(Offence::SlowBody),
             Self::ClientStalled => Some(Offence::SlowRead),
             Self::ProxyHeader => Some(Offence::ProxyHeader),
+            Self::Denied(Denial::NoCertificate | Denial::OtherCertificate) => {
+                Some(Offence::Certificate)
+            }
             // What a client may do in good faith is none: to leave, or not to trust us.
             Self::Handshake(Failure::Malformed | Failure::PlainHttp | Failure::Timeout) => {
                 Some(Offence::Handshake)
@@ -152,6 +182,7 @@ impl Error {
             Self::ClientGone => "client closed the connection",
             Self::ClientStalled => "client stopped reading",
             Self::NoRoute => "no route",
+            Self::Denied(denial) => denial.message(),
             Self::Unavailable => "no endpoint accepts connections",
             Self::ConnectTimeout => "connect timed out",
             Self::UpstreamTls => "no TLS with the upstream",

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use super::context::{Context, Request};
 use super::{Error, Resources};
 use crate::http::accept::prefers_json;
+use crate::http::edits::Edits;
 use crate::http::encode::{self, Answer};
 use crate::http::forward::{self, ResponseShape};
 use crate::http::head::{Method, ResponseHead, Version, values};
@@ -54,9 +55,12 @@ impl<'a> Responder<'a> {
         head: &ResponseHead,
         bytes: &[u8],
         shape: ResponseShape,
+        context: &Context,
     ) {
         let mut date = self.resources.date.borrow_mut();
-        forward::response(out, head, bytes, shape, self.request, date.at(SystemTime::now()));
+        let date = date.at(SystemTime::now());
+        let edits = context.response_edits.borrow();
+        forward::response(out, head, bytes, shape, self.request, date, &edits);
     }
 
     /// Begins the final response, whose head and body may now be written.
@@ -82,7 +86,16 @@ impl<'a> Responder<'a> {
             self.resources.pages.body(status, json, request.client.request_id);
         let (method, version) = self.request;
         let with_body = method != Method::Head;
-        let answer = Answer { status, persistent, version, with_body, content_type, body: &body };
+        let edits = context.response_edits.take();
+        let answer = Answer {
+            status,
+            persistent,
+            version,
+            with_body,
+            content_type,
+            body: &body,
+            edits: &edits,
+        };
         write(self.writer, self.resources, answer).await
     }
 }
@@ -126,8 +139,15 @@ impl ResponseWriter<'_> {
 pub async fn refuse(writer: &mut Writer, resources: &Resources, status: u16) -> Result<(), Error> {
     let (content_type, body) = resources.pages.body(status, false, b"");
     let version = Version::Http11;
-    let answer =
-        Answer { status, persistent: false, version, with_body: true, content_type, body: &body };
+    let answer = Answer {
+        status,
+        persistent: false,
+        version,
+        with_body: true,
+        content_type,
+        body: &body,
+        edits: &Edits::default(),
+    };
     write(writer, resources, answer).await
 }
 

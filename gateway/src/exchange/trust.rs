@@ -18,6 +18,11 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Whether there is anybody to be believed.
+    pub fn has_proxies(&self) -> bool {
+        !self.proxies.is_empty()
+    }
+
     /// Whether `address` is one of the trusted proxies.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

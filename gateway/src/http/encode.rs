@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
 
+use super::edits::Edits;
 use super::head::Version;
 
 /// The usual reason phrase of a status (RFC 9110 §15), or an empty one.
@@ -115,7 +116,7 @@ pub fn connection(out: &mut BytesMut, persistent: bool, version: Version) {
 /// An answer of the gateway's own.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// 200, or 400 to 599.
+    /// 200 to 599.
     pub status: u16,
     /// Whether the connection stays open afterwards.
     pub persistent: bool,
@@ -127,22 +128,30 @@ pub struct Answer<'a> {
     pub content_type: &'a str,
     /// The body.
     pub body: &'a [u8],
+    /// More fields, and which go without.
+    pub edits: &'a Edits,
 }
 
 /// Writes a whole answer of the gateway's own.
 pub fn answer(out: &mut BytesMut, answer: Answer<'_>, date: &[u8]) {
     status_line(out, answer.status, reason(answer.status).as_bytes());
     field(out, "date", date);
-    field(out, "content-type", answer.content_type.as_bytes());
-    out.put_slice(b"content-length: ");
-    decimal(out, answer.body.len() as u64);
-    out.put_slice(b"\r\n");
-    if answer.status == 503 {
+    // RFC 9110 §8.6: 204 has neither a body nor its length.
+    if answer.status != 204 {
+        if !answer.edits.removes(b"content-type") {
+            field(out, "content-type", answer.content_type.as_bytes());
+        }
+        out.put_slice(b"content-length: ");
+        decimal(out, answer.body.len() as u64);
+        out.put_slice(b"\r\n");
+    }
+    answer.edits.write(out);
+    if answer.status == 503 && !answer.edits.removes(b"retry-after") {
         field(out, "retry-after", b"1");
     }
     connection(out, answer.persistent, answer.version);
     out.put_slice(b"\r\n");
-    if answer.with_body {
+    if answer.with_body && answer.status != 204 {
         out.put_slice(answer.body);
     }
 }

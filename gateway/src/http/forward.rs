@@ -6,6 +6,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::Reject;
+use super::edits::Edits;
 use super::encode::{connection, decimal, field, reason, status_line};
 use super::framing::{Framing, content_length};
 use super::head::{Field, Method, RequestHead, ResponseHead, Version, values};
@@ -41,8 +42,17 @@ pub struct Client<'a> {
     pub certificate: &'a [u8],
 }
 
-/// Writes the head to send to the origin into `out`, which is cleared first. `upgrade` says that the
-/// request is WebSocket's opening handshake.
+/// How a request is to be written to the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestShape {
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Whether it is WebSocket's opening handshake.
+    pub upgrade: bool,
+}
+
+/// Writes the head to send to the origin into `out`, which is cleared first. What `edits` remove are
+/// fields of the client's, not of the gateway's own.
 ///
 /// # Errors
 /// When the request asks for something the gateway cannot pass on.
@@ -50,10 +60,11 @@ pub fn request(
     mut out: BytesMut,
     head: &RequestHead,
     bytes: &[u8],
-    framing: Framing,
-    upgrade: bool,
+    shape: RequestShape,
     client: Client<'_>,
+    edits: &Edits,
 ) -> Result<UpstreamHead, Reject> {
+    let RequestShape { framing, upgrade } = shape;
     out.clear();
     out.put_slice(head.method_name.of(bytes));
     out.put_u8(b' ');
@@ -62,7 +73,7 @@ pub fn request(
     out.put_slice(b" HTTP/1.1\r\n");
     let host = head.authority.map(|authority| authority.of(bytes)).unwrap_or_default();
     field(&mut out, "host", host);
-    let nominated = Nominated::of(&head.fields, bytes);
+    let nominated = Nominated::of(&head.fields, bytes, edits);
     for line in &head.fields {
         match line.known {
             Name::Accept | Name::Other | Name::UserAgent | Name::Referer | Name::Date => {
@@ -118,6 +129,7 @@ pub fn request(
     write_forwarded(&mut out, client, asked_for);
     field(&mut out, "x-request-id", client.request_id);
     out.put_slice(client.certificate);
+    edits.write(&mut out);
     let received = if head.version == Version::Http10 { "1.0 gateway" } else { "1.1 gateway" };
     // RFC 9110 §7.6.3: after the Via fields already there, which have passed above.
     field(&mut out, "via", received.as_bytes());
@@ -169,9 +181,10 @@ pub fn response(
     shape: ResponseShape,
     request: (Method, Version),
     date: &[u8],
+    edits: &Edits,
 ) {
     out.clear();
-    let nominated = begin_response(out, head, bytes);
+    let nominated = begin_response(out, head, bytes, edits);
     let mut dated = false;
     for line in &head.fields {
         dated |= line.known == Name::Date;
@@ -187,6 +200,7 @@ pub fn response(
     {
         write_framing(out, Framing::Length(length));
     }
+    edits.write(out);
     connection(out, shape.persistent, request.1);
     out.put_slice(b"\r\n");
 }
@@ -194,7 +208,8 @@ pub fn response(
 /// Writes an interim response (1xx) for the client into `out`, which is cleared first.
 pub fn interim_response(out: &mut BytesMut, head: &ResponseHead, bytes: &[u8]) {
     out.clear();
-    let nominated = begin_response(out, head, bytes);
+    let edits = Edits::default();
+    let nominated = begin_response(out, head, bytes, &edits);
     for line in &head.fields {
         pass_response_field(out, line, bytes, &nominated);
     }
@@ -205,13 +220,14 @@ fn begin_response<'a>(
     out: &mut BytesMut,
     head: &'a ResponseHead,
     bytes: &'a [u8],
+    edits: &'a Edits,
 ) -> Nominated<'a> {
     let text = match head.reason.of(bytes) {
         [] => reason(head.status).as_bytes(),
         text => text,
     };
     status_line(out, head.status, text);
-    Nominated::of(&head.fields, bytes)
+    Nominated::of(&head.fields, bytes, edits)
 }
 
 fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated: &Nominated<'_>) {
@@ -244,12 +260,13 @@ fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated
 
 /// Writes the head of a response that makes the connection a WebSocket into `out`, which is cleared
 /// first.
-pub fn switching_response(out: &mut BytesMut, head: &ResponseHead, bytes: &[u8]) {
+pub fn switching_response(out: &mut BytesMut, head: &ResponseHead, bytes: &[u8], edits: &Edits) {
     out.clear();
-    let nominated = begin_response(out, head, bytes);
+    let nominated = begin_response(out, head, bytes, edits);
     for line in &head.fields {
         pass_response_field(out, line, bytes, &nominated);
     }
+    edits.write(out);
     write_upgrade(out);
     out.put_slice(b"\r\n");
 }
@@ -271,26 +288,28 @@ fn write_framing(out: &mut BytesMut, framing: Framing) {
     }
 }
 
-/// The fields a message's Connection field names: they are for this hop only (RFC 9110 §7.6.1).
+/// The fields a message's Connection field names: they are for this hop only (RFC 9110 §7.6.1). And
+/// those that a policy removes.
 struct Nominated<'a> {
     fields: &'a [Field],
     bytes: &'a [u8],
     any: bool,
+    edits: &'a Edits,
 }
 
 impl<'a> Nominated<'a> {
-    fn of(fields: &'a [Field], bytes: &'a [u8]) -> Self {
+    fn of(fields: &'a [Field], bytes: &'a [u8], edits: &'a Edits) -> Self {
         let any = values(fields, bytes, Name::Connection).flat_map(members).any(|member| {
             !member.eq_ignore_ascii_case(b"close") && !member.eq_ignore_ascii_case(b"keep-alive")
         });
-        Self { fields, bytes, any }
+        Self { fields, bytes, any, edits }
     }
 
     /// Copies a field line unless the message's sender named it. What authenticates the client is
     /// meant for the origin: naming it must not strip it.
     fn pass(&self, out: &mut BytesMut, line: &Field, bytes: &[u8]) {
         let name = line.name.of(bytes);
-        if self.any && self.has(name) {
+        if self.any && self.has(name) || self.edits.removes(name) {
             return;
         }
         out.put_slice(name);
@@ -330,7 +349,8 @@ mod tests {
             request_id: b"1",
             certificate: b"x-client-cert-subject: CN=a\r\n",
         };
-        let head = request(BytesMut::new(), &head, bytes, framing, false, client)?;
+        let shape = RequestShape { framing, upgrade: false };
+        let head = request(BytesMut::new(), &head, bytes, shape, client, &Edits::default())?;
         Ok(String::from_utf8(head.into_bytes().to_vec()).unwrap())
     }
 
@@ -375,7 +395,8 @@ mod tests {
         let write = |method, version, framing, persistent| {
             let mut out = BytesMut::new();
             let shape = ResponseShape { framing, persistent };
-            response(&mut out, &parsed, bytes, shape, (method, version), b"now");
+            let edits = Edits::default();
+            response(&mut out, &parsed, bytes, shape, (method, version), b"now", &edits);
             String::from_utf8(out.to_vec()).unwrap()
         };
         let start =

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod ambiguity;
 pub mod chunked;
+pub mod edits;
 pub mod encode;
 pub mod forward;
 pub mod forwarded;

@@ -12,7 +12,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
 };
-use x509_parser::parse_x509_certificate;
+use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::{Field, Roots, kept, pem, provider};
 
@@ -73,6 +73,13 @@ impl Clients {
         self.roots.path().into_iter().chain(self.lists.iter().map(|list| list.path.as_path()))
     }
 
+    /// The revocation lists that are out of date at this Unix time.
+    pub fn lists_over(&self, now: i64) -> impl Iterator<Item = &Path> {
+        let over =
+            self.lists.iter().filter(move |list| list.until.is_some_and(|until| until < now));
+        over.map(|list| list.path.as_path())
+    }
+
     /// Whether a session of one may be taken up under the other.
     pub fn is_as_strict(&self, other: &Self) -> bool {
         (&self.roots, self.required, &self.lists, self.depth)
@@ -112,6 +119,8 @@ impl fmt::Debug for Clients {
 pub struct RevocationList {
     path: PathBuf,
     ders: Vec<CertificateRevocationListDer<'static>>,
+    /// When the first of them is out of date, Unix time.
+    until: Option<i64>,
 }
 
 impl RevocationList {
@@ -120,7 +129,11 @@ impl RevocationList {
     /// # Errors
     /// When it cannot be read, has none, or has something else.
     pub fn load(path: &Path) -> Result<Self, String> {
-        Ok(Self { path: path.to_owned(), ders: pem::crls(path)? })
+        let ders = pem::crls(path)?;
+        let until = ders
+            .iter()
+            .filter_map(|der| Some(parse_x509_crl(der).ok()?.1.next_update()?.timestamp()));
+        Ok(Self { path: path.to_owned(), until: until.min(), ders })
     }
 }
 

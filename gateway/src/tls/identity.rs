@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
@@ -81,7 +81,7 @@ impl Identity {
         let is_root = issuer == last.subject().as_raw();
         // An authority of one's own may sign directly; who publishes where to find the issuer expects
         // it to be sent along.
-        if is_root || !names_its_issuer(last) || Roots::system().ok()?.has(issuer) {
+        if is_root || !names_its_issuer(last) || is_a_systems_root(issuer) {
             return None;
         }
         Some(format!("incomplete: add the certificate of {}", last.issuer()))
@@ -104,6 +104,13 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("names", &self.names).finish_non_exhaustive()
     }
+}
+
+/// Reads them once: a gateway may have thousands of certificates.
+fn is_a_systems_root(name: &[u8]) -> bool {
+    static ROOTS: LazyLock<Option<Roots>> = LazyLock::new(|| Roots::system().ok());
+    // Where there are none, nothing can be said.
+    ROOTS.as_ref().is_none_or(|roots| roots.has(name))
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {

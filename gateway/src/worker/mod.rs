@@ -24,6 +24,7 @@ use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines, Listener};
+use crate::policy::Policies;
 use crate::routing::Table;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
@@ -155,6 +156,11 @@ async fn follow(
     }
 }
 
+fn policies(config: &Config, positions: &[usize]) -> Policies {
+    let chosen = positions.iter().filter_map(|position| config.policies.get(*position));
+    Policies::new(chosen.map(|policy| &policy.settings))
+}
+
 /// What of a worker outlives a configuration.
 struct Lasting {
     worker: usize,
@@ -200,7 +206,9 @@ impl Lasting {
         let routes = config.routes.iter().map(|route| {
             let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
             let allow_in_path = route.allow_in_path;
-            let target = Route { upstream: route.upstream, body_bytes_max, allow_in_path };
+            let policies = policies(config, &route.policies);
+            let target =
+                Route { upstream: route.upstream, body_bytes_max, allow_in_path, policies };
             (route.host.clone(), route.path.clone(), target)
         });
         let acceptors: Vec<Acceptor> = config
@@ -211,7 +219,9 @@ impl Lasting {
             .collect::<io::Result<_>>()?;
         let listeners = config.listeners.iter().map(|listener| {
             let acceptor = listener.tls.and_then(|index| acceptors.get(index).cloned());
-            downstream::Listener { trust: listener.trust.clone(), acceptor }
+            let (trust, redirect) = (listener.trust.clone(), listener.redirect);
+            let policies = policies(config, &listener.policies);
+            downstream::Listener { trust, acceptor, policies, redirect }
         });
         let reports = Arc::clone(&self.reports);
         Ok(Rc::new(Shared {

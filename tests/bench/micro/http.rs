@@ -4,8 +4,9 @@ use bytes::BytesMut;
 use divan::{Bencher, black_box};
 
 use gateway::http::chunked::Decoder;
+use gateway::http::edits::Edits;
 use gateway::http::encode::DateCache;
-use gateway::http::forward::{self, Client, ResponseShape};
+use gateway::http::forward::{self, Client, RequestShape, ResponseShape};
 use gateway::http::framing::{self, Framing};
 use gateway::http::head::{Method, RequestHead, ResponseHead, Version};
 use gateway::http::parse::{self, HeadLimits, Scan};
@@ -97,10 +98,12 @@ fn forward_request(bencher: Bencher<'_, '_>, sender: Sender) {
         request_id: b"0123456789abcdef0123456789abcdef",
         certificate: b"",
     };
+    let edits = Edits::default();
     let mut memory = BytesMut::with_capacity(16 << 10);
     bencher.bench_local(|| {
         let out = std::mem::take(&mut memory);
-        let sent = forward::request(out, black_box(&head), bytes, Framing::Empty, false, client);
+        let shape = RequestShape { framing: Framing::Empty, upgrade: false };
+        let sent = forward::request(out, black_box(&head), bytes, shape, client, &edits);
         memory = sent.expect("a head that may pass").into_bytes();
     });
 }
@@ -112,9 +115,10 @@ fn encode_response(bencher: Bencher<'_, '_>) {
     let request = (Method::Get, Version::Http11);
     let mut dates = DateCache::default();
     let date = *dates.at(std::time::SystemTime::now());
+    let edits = Edits::default();
     let mut out = BytesMut::with_capacity(16 << 10);
     bencher.bench_local(|| {
-        forward::response(&mut out, black_box(&head), bytes, shape, request, &date);
+        forward::response(&mut out, black_box(&head), bytes, shape, request, &date, &edits);
     });
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
     RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm,
 };
@@ -99,9 +99,34 @@ impl Authority {
         algorithm: &'static SignatureAlgorithm,
         names: &[&str],
     ) -> Result<Pair, Error> {
-        let mut params = params(names.first().copied().unwrap_or("server"), names)?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(&params, KeyPair::generate_for(algorithm)?)
+        self.sign(&server(names)?, KeyPair::generate_for(algorithm)?)
+    }
+
+    /// The same for so long; a negative lifetime is over.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn server_for(&self, lifetime: Duration, names: &[&str]) -> Result<Pair, Error> {
+        let mut params = server(names)?;
+        params.not_before -= Duration::days(1);
+        params.not_after = OffsetDateTime::now_utc() + lifetime;
+        self.sign(&params, KeyPair::generate()?)
+    }
+
+    /// The same that says where the certificate of who signed it is to be had, without that.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn server_alone(&self, names: &[&str]) -> Result<Pair, Error> {
+        // RFC 5280 §4.2.2.1, with a URI of 10 bytes for id-ad-caIssuers.
+        const ACCESS: &[u8] =
+            b"\x30\x18\x30\x16\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x0ahttp://a/b";
+        let mut params = server(names)?;
+        let access = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], ACCESS.into());
+        params.custom_extensions.push(access);
+        let key = KeyPair::generate()?;
+        let chain = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Pair { chain, key: key.serialize_pem(), serial: None })
     }
 
     /// A client's certificate.
@@ -137,6 +162,12 @@ impl Authority {
         let chain = certificate.pem() + &self.certificate;
         Ok(Pair { chain, key: key.serialize_pem(), serial: params.serial_number.clone() })
     }
+}
+
+fn server(names: &[&str]) -> Result<CertificateParams, Error> {
+    let mut params = params(names.first().copied().unwrap_or("server"), names)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
 }
 
 fn authority(name: &str) -> Result<(CertificateParams, KeyPair), Error> {

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use certs::PKCS_RSA_SHA256;
+use std::process::Command;
+
+use certs::{Duration, PKCS_RSA_SHA256};
 
 use super::{Files, python, secured};
 use crate::clients::text_of;
-use crate::harness::{Origin, set_up, until};
+use crate::harness::{Origin, binary, set_up, until};
 
 #[test]
 fn the_name_asked_for_chooses() {
@@ -88,6 +90,61 @@ fn a_bad_one_changes_nothing() {
     python("load", &gateway, &files, &["1"]);
     let ends = "gateway_tls_certificate_expiry_seconds";
     assert!(gateway.metric(ends) > 1.7e9);
+}
+
+#[test]
+fn a_check_says_what_will_go_wrong() {
+    let files = Files::new();
+    let authority = &files.authority;
+    let over = authority.server_for(Duration::hours(-1), &["over.example"]).unwrap();
+    let soon = authority.server_for(Duration::days(5), &["soon.example"]).unwrap();
+    let mut shuffled = authority.intermediate("Between").unwrap().server(&["a.example"]).unwrap();
+    let (own, above) = shuffled.chain.split_at(shuffled.chain.find("-----END").unwrap() + 26);
+    let (between, root) = above.split_at(above.find("-----END").unwrap() + 26);
+    shuffled.chain = format!("{own}{root}{between}");
+    let alone = authority.server_alone(&["alone.example"]).unwrap();
+    let entries = [
+        files.entry("over", &over),
+        files.entry("soon", &soon),
+        files.entry("shuffled", &shuffled),
+        files.entry("alone", &alone),
+        files.server(&["*.wild.example"]),
+    ];
+    let lists = authority.revoke(&[], Duration::minutes(-1)).unwrap();
+    std::fs::write(files.folder.join("over.crl"), lists).unwrap();
+    let (ca, lists) = (files.path("ca.pem"), files.path("over.crl"));
+    let hosts = ["over.example", "soon.example", "alone.example", "b.wild.example", "none.example"];
+    let routes =
+        hosts.map(|host| format!("[[routes]]\nhost = '{host}'\nupstream = 'a'\n")).concat();
+    let text = format!(
+        "listeners = [{{ address = '127.0.0.1:1', tls = 'main' }}]\n\
+         upstreams = {{ a.endpoints = ['127.0.0.1:2'], b.endpoints = ['127.0.0.1:3'] }}\n\
+         [tls.main]\ncertificates = [{}]\nclient_ca = {ca:?}\nclient_crls = [{lists:?}]\n{routes}",
+        entries.join(", ")
+    );
+    let path = files.path("gateway.toml");
+    std::fs::write(&path, text).unwrap();
+    let output = Command::new(binary()).args(["check", &path]).output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let folder = files.folder.display();
+    let lines: Vec<_> = said.lines().map(|line| line.replace(&format!("{folder}/"), "")).collect();
+    assert_eq!(
+        lines,
+        [
+            "upstreams.b: no route leads there",
+            "tls.main: \"over.pem\" has expired",
+            "tls.main: \"soon.pem\" expires within 5 days",
+            "tls.main: \"shuffled.pem\": the chain is out of order: CN=Between must follow, \
+             CN=Test authority does",
+            "tls.main: \"shuffled.pem\": no route is for a.example",
+            "tls.main: \"alone.pem\": the chain is incomplete: add the certificate of \
+             CN=Test authority",
+            "tls.main: \"over.crl\" is out of date: every client is refused",
+            "routes[4].host: no certificate has the name",
+        ]
+        .map(|line| format!("gateway.toml: warning: {line}"))
+    );
 }
 
 /// Nobody says that they have changed: the files are watched, through links, too.

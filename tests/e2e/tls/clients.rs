@@ -123,6 +123,43 @@ fn origins_are_told_who_it_is_and_believe_nobody_else() {
     assert_eq!(origin.requests()[2].fields.one("client-cert-chain"), None);
 }
 
+#[test]
+fn a_route_may_want_a_certificate_where_the_listener_does_not() {
+    let (origin, files) = (Origin::echo(), Files::new());
+    let gateway = asking(&origin, &files, "optional", "")
+        .route("path = '/known'\nupstream = 'main'\npolicies = ['client_certificate']")
+        .route("path = '/orders'\nupstream = 'main'\npolicies = ['orders']")
+        .set(
+            "policies.orders",
+            "kind = 'client_certificate'\nallow = ['CN=orders', 'URI:a:orders']",
+        )
+        .start();
+    let authority = &files.authority;
+    let uri = authority.client_with("other", &["a:orders"], Duration::days(1)).unwrap();
+    let pairs = [
+        None,
+        Some(files.client("orders", &authority.client("orders").unwrap())),
+        Some(files.client("uri", &uri)),
+        Some(files.client("other", &authority.client("other").unwrap())),
+    ];
+    let expected = ["200 403 403 ", "200 200 200 ", "200 200 200 ", "200 200 403 "];
+    let url = format!("https://localhost:{}", gateway.address().port());
+    let ca = files.path("ca.pem");
+    for (pair, expected) in pairs.iter().zip(expected) {
+        let files = pair.iter().flat_map(|pair| {
+            ["--cert".to_owned(), format!("{pair}.pem"), "--key".to_owned(), format!("{pair}.key")]
+        });
+        let files: Vec<String> = files.collect();
+        let mut curl: Vec<&str> = files.iter().map(String::as_str).collect();
+        let target = format!("{url}/{{,known,orders}}");
+        curl.extend(["-sS", "-w", "%{http_code} ", "-o", "/dev/null", "--cacert", &ca, &target]);
+        let Some(statuses) = text_of("curl", &curl) else { return };
+        assert_eq!(statuses, expected, "{pair:?}");
+    }
+    let offences = "gateway_offences_total{offence=\"certificate\"}";
+    assert_eq!(gateway.metric(offences), 3.0);
+}
+
 /// Its session is known to the gateway, but no session outlives what it was made with.
 #[test]
 fn a_certificate_that_expires_ends_its_sessions() {

@@ -39,6 +39,12 @@ impl Files {
         format!("{{ chain = {chain:?}, key = {key:?} }}")
     }
 
+    /// How `certificates` names a pair that has been written.
+    fn entry_of(&self, name: &str) -> String {
+        let (chain, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        format!("{{ chain = {chain:?}, key = {key:?} }}")
+    }
+
     fn server(&self, names: &[&str]) -> String {
         self.entry(names[0].trim_start_matches("*."), &self.authority.server(names).unwrap())
     }

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use certs::Authority;
 
 use super::{Files, secured};
-use crate::clients::{PYTHON, has_module};
-use crate::harness::{Gateway, Origin, Setup, checksum, pattern, set_up, until};
+use crate::clients::{PYTHON, has_module, text_of};
+use crate::harness::{Client, Gateway, Origin, Setup, binary, checksum, pattern, set_up, until};
 
 struct Server {
     address: SocketAddr,
@@ -119,28 +119,74 @@ fn an_endpoint_without_tls_is_502() {
     fails(&behind(origin.address, &tls(&files, NAMED)).start(), "TLS failed");
 }
 
-/// Client, gateway, gateway, origin; TLS between the first two, the second two, or both.
+/// Client, gateway, gateway, origin; with TLS or without on either side of the first.
 #[test]
 fn bodies_pass_whole_through_every_pairing() {
-    const SIZE: usize = 3 << 20;
+    const SIZE: usize = 10 << 20;
     let (origin, files) = (Origin::echo(), Files::new());
-    let certificate = files.server(&["orders.internal"]);
-    let inner = secured(&origin, &[certificate]).start();
-    let outer = behind(inner.address(), &tls(&files, NAMED)).start();
-    for target in ["/", "/?chunked"] {
-        let body = pattern(SIZE);
-        let mut client = outer.client();
-        let head = format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n");
-        let mut stream = client.stream().try_clone().unwrap();
-        let response = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
-                std::io::Write::write_all(&mut stream, body).unwrap();
-            });
-            client.response_to("POST")
-        });
-        assert_eq!(response.field("x-received"), checksum(body).to_string());
-        assert!(response.body == body);
+    let large = |setup: Setup| setup.set("limits", "body_bytes = '11MiB'").start();
+    let inner = [
+        large(set_up().to(&[origin.address])),
+        large(secured(&origin, &[files.server(&["orders.internal"])])),
+    ];
+    let (upload, download, ca) =
+        (files.path("upload"), files.path("download"), files.path("ca.pem"));
+    std::fs::write(&upload, pattern(SIZE)).unwrap();
+    for (towards, back) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let towards_origin = if back == 1 { tls(&files, NAMED) } else { String::new() };
+        let mut outer = behind(inner[back].address(), &towards_origin);
+        let scheme = ["http", "https"][towards];
+        if towards == 1 {
+            let certificates = format!("certificates = [{}]", files.server(&["localhost"]));
+            outer = outer.set("tls.main", &certificates).listener("tls = 'main'");
+        }
+        let outer = large(outer);
+        for target in ["/", "/?chunked"] {
+            let url = format!("{scheme}://localhost:{}{target}", outer.address().port());
+            let curl = ["-sS", "-D", "-", "-o", &download, "-H", "Expect:", "--cacert", &ca];
+            let Some(head) = text_of("curl", &[&curl[..], &["-T", &upload, &url]].concat()) else {
+                return;
+            };
+            let sum = checksum(pattern(SIZE));
+            assert!(head.contains(&format!("X-Received: {sum}")), "{url} {back}: {head}");
+            assert!(std::fs::read(&download).unwrap() == pattern(SIZE), "{url} {back}");
+        }
     }
-    assert_eq!(origin.requests()[0].field("x-forwarded-proto"), "https");
+}
+
+#[test]
+fn the_examples_work_as_written() {
+    let files = Files::new();
+    certs::write_examples(&files.folder.join("target/certs")).unwrap();
+    // On other ports, as these may be taken.
+    let app = Origin::saying("app");
+    let internal = secured(&Origin::saying("internal"), &[files.entry_of("target/certs/server")])
+        .set_more("tls.main", &format!("client_ca = {:?}", files.path("target/certs/ca.pem")))
+        .start();
+    let example = std::fs::read_to_string("../config/examples/mtls.toml").unwrap();
+    let text = example
+        .replace("127.0.0.1:8443", "127.0.0.1:0")
+        .replace("127.0.0.1:8080", "127.0.0.1:0")
+        .replace("127.0.0.1:9000", &app.address.to_string())
+        .replace("127.0.0.1:9443", &internal.address().to_string())
+        .replace("target/certs/", &files.path("target/certs/"));
+    std::fs::write(files.path("mtls.toml"), text).unwrap();
+    let mut command = Command::new(binary());
+    command.args(["run", "--admin", "127.0.0.1:0", "--config", &files.path("mtls.toml")]);
+    let gateway = Gateway::spawn(&mut command, 2);
+    let [secure, plain] = gateway.addresses[..] else { panic!("two listeners") };
+    let file = |name: &str| files.path(&format!("target/certs/{name}"));
+    let (ca, chain, key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    let get = |certificate: &[&str], path: &str| {
+        let url = format!("https://localhost:{}{path}", secure.port());
+        let curl = ["-sS", "-w", " %{http_code}", "--cacert", &ca, &url];
+        text_of("curl", &[&curl[..], certificate].concat())
+    };
+    let own = ["--cert", &chain, "--key", &key];
+    let Some(said) = get(&own, "/internal/") else { return };
+    assert_eq!(said, "internal 200");
+    assert_eq!(get(&[], "/internal/").unwrap(), "403 Forbidden\n 403");
+    assert_eq!(get(&[], "/").unwrap(), "app 200");
+    let sent = Client::connect(plain).get("/x");
+    assert_eq!((sent.status, sent.field("location")), (308, "https://test:8443/x"));
 }

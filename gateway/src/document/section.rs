@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Place, Problem, SHOWN_CHARS_MAX, shown};
-use super::file::{Document, Kind, Table, Value};
+use super::problem::{Place, Problem, SHOWN_CHARS_MAX, shown};
+use super::value::{Document, Kind, Table, Value};
 
 /// How many names a message lists.
 const LISTED_MAX: usize = 12;
 
 /// Reads the whole document: `read` gets its root. The problems come in the order of lines.
-pub(super) fn read_document<T>(
+pub(crate) fn read_document<T>(
     document: &Document,
     read: impl FnOnce(&mut Section<'_>) -> T,
 ) -> Result<T, Vec<Problem>> {
@@ -40,7 +40,7 @@ struct Problems {
 }
 
 /// One table while it is read.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     table: &'a Table,
     place: Place,
     /// `routes[2]`; empty for the root.
@@ -50,6 +50,7 @@ pub(super) struct Section<'a> {
     problems: &'a mut Problems,
     /// How many problems there were before this table.
     problems_before: usize,
+    skips_rest: bool,
 }
 
 impl<'a> Section<'a> {
@@ -61,15 +62,37 @@ impl<'a> Section<'a> {
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
         let problems_before = problems.found.len();
-        let mut section =
-            Section { table, place, path, known: Vec::new(), problems, problems_before };
+        let mut section = Section {
+            table,
+            place,
+            path,
+            known: Vec::new(),
+            problems,
+            problems_before,
+            skips_rest: false,
+        };
         let result = read(&mut section);
-        section.report_unknown();
+        if !section.skips_rest {
+            section.report_unknown();
+        }
         result
     }
 
+    /// Reads a table without keys; `None` if that is one too few.
+    pub(crate) fn read_empty<T>(read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
+        let mut problems = Problems { incomplete: false, found: Vec::new() };
+        let table = Table::default();
+        let read = Section::read(&table, Place::Whole, String::new(), &mut problems, read);
+        problems.found.is_empty().then_some(read)
+    }
+
+    /// Says nothing of keys that have not been read, because nobody knows which there are.
+    pub(crate) fn skip_rest(&mut self) {
+        self.skips_rest = true;
+    }
+
     /// The value at `key`, or `default` if there is none. `parse` says what is wrong with it.
-    pub(super) fn value<T>(
+    pub(crate) fn value<T>(
         &mut self,
         key: &'static str,
         default: T,
@@ -79,7 +102,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value at `key`, if there is one.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&Kind) -> Result<T, String>,
@@ -89,7 +112,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value at `key`, which must be there: `hint` says what belongs there.
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
         hint: &str,
@@ -102,7 +125,7 @@ impl<'a> Section<'a> {
     }
 
     /// The elements of the array at `key`, at least one: `hint` says what belongs there.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         key: &'static str,
         hint: &str,
@@ -133,7 +156,7 @@ impl<'a> Section<'a> {
     }
 
     /// The position of the name at `key` among `names`; a problem if there is none.
-    pub(super) fn reference(
+    pub(crate) fn reference(
         &mut self,
         key: &'static str,
         names: &BTreeMap<String, usize>,
@@ -155,7 +178,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reads the table at `key`, or an empty one, so that defaults are in one place.
-    pub(super) fn table<T>(
+    pub(crate) fn table<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&mut Section<'_>) -> T,
@@ -175,12 +198,12 @@ impl<'a> Section<'a> {
     }
 
     /// Whether `key` is present, for tables that mean something by being there.
-    pub(super) fn has(&mut self, key: &'static str) -> bool {
+    pub(crate) fn has(&mut self, key: &'static str) -> bool {
         self.take(key).is_some()
     }
 
     /// Reads each of the tables at `key`, `[[key]]`, at least one: `hint` says what belongs there.
-    pub(super) fn tables(
+    pub(crate) fn tables(
         &mut self,
         key: &'static str,
         hint: &str,
@@ -207,7 +230,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reads each of the tables in the table at `key`: `[key.NAME]`.
-    pub(super) fn named_tables(
+    pub(crate) fn named_tables(
         &mut self,
         key: &'static str,
         mut read: impl FnMut(&str, &mut Section<'_>),
@@ -247,13 +270,13 @@ impl<'a> Section<'a> {
     }
 
     /// A problem with the section as a whole.
-    pub(super) fn reject(&mut self, message: String) {
+    pub(crate) fn reject(&mut self, message: String) {
         let key = self.path.clone();
         self.problems.found.push(Problem { place: self.place, key, message });
     }
 
     /// A problem with the value at `key`.
-    pub(super) fn reject_value(&mut self, key: &'static str, message: impl Into<String>) {
+    pub(crate) fn reject_value(&mut self, key: &'static str, message: impl Into<String>) {
         self.optional::<()>(key, |_| Err(message.into()));
     }
 
@@ -265,7 +288,7 @@ impl<'a> Section<'a> {
     }
 
     /// Whether nothing was wrong so far, so that it makes sense to compare it with others.
-    pub(super) fn is_right(&self) -> bool {
+    pub(crate) fn is_right(&self) -> bool {
         self.problems.found.len() == self.problems_before
     }
 

@@ -4,11 +4,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::shown;
-use super::file::Kind;
+use super::problem::shown;
+use super::value::Kind;
 
 /// Milliseconds in a unit, the largest first.
-const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const DURATIONS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// Bytes in a unit, the largest first.
 const BYTES: [(&str, u64); 5] =
@@ -18,11 +19,11 @@ const BYTES: [(&str, u64); 5] =
 const PERIODS: [(&str, f64); 3] = [("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 
 /// `"10s"`.
-pub(super) fn duration(
+pub(crate) fn duration(
     range: RangeInclusive<Duration>,
 ) -> impl Fn(&Kind) -> Result<Duration, String> {
     move |kind| {
-        let millis = quantity(kind, &DURATIONS, "a duration", "ms, s, m or h, as in \"10s\"")?;
+        let millis = quantity(kind, &DURATIONS, "a duration", "ms, s, m, h or d, as in \"10s\"")?;
         let duration = Duration::from_millis(millis);
         if range.contains(&duration) {
             return Ok(duration);
@@ -35,7 +36,7 @@ pub(super) fn duration(
 }
 
 /// `"16KiB"`, as whatever integer the range fits in.
-pub(super) fn bytes<T: TryFrom<u64>>(
+pub(crate) fn bytes<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&Kind) -> Result<T, String> {
     move |kind| {
@@ -47,7 +48,7 @@ pub(super) fn bytes<T: TryFrom<u64>>(
 }
 
 /// `"240B/s"`, in bytes a second.
-pub(super) fn byte_rate(range: RangeInclusive<u64>) -> impl Fn(&Kind) -> Result<u64, String> {
+pub(crate) fn byte_rate(range: RangeInclusive<u64>) -> impl Fn(&Kind) -> Result<u64, String> {
     move |kind| {
         let size = match kind {
             Kind::Text(text) => text.strip_suffix("/s").and_then(|size| scaled(size, &BYTES)),
@@ -63,7 +64,7 @@ pub(super) fn byte_rate(range: RangeInclusive<u64>) -> impl Fn(&Kind) -> Result<
 }
 
 /// `50`, `0.5`, `"50"`, `"50/s"` or `"30/m"`, per second.
-pub(super) fn rate(range: RangeInclusive<f64>) -> impl Fn(&Kind) -> Result<f64, String> {
+pub(crate) fn rate(range: RangeInclusive<f64>) -> impl Fn(&Kind) -> Result<f64, String> {
     move |kind| {
         let rate = match kind {
             #[expect(clippy::cast_precision_loss, reason = "what f64 cannot hold is out of range")]
@@ -133,8 +134,9 @@ mod tests {
         assert_eq!(read(&text("10s")), Ok(Duration::from_secs(10)));
         assert_eq!(read(&text("5m")), Ok(Duration::from_secs(300)));
         assert_eq!(read(&text("24h")), Ok(Duration::from_secs(86_400)));
-        for out in ["0s", "25h", "99999999999999999999h"] {
-            assert_eq!(read(&text(out)), Err("must be 1ms to 24h".to_owned()), "{out}");
+        assert_eq!(read(&text("1d")), Ok(Duration::from_secs(86_400)));
+        for out in ["0s", "25h", "2d", "99999999999999999999h"] {
+            assert_eq!(read(&text(out)), Err("must be 1ms to 1d".to_owned()), "{out}");
         }
         for wrong in ["", "s", "10", "10 s", "+1s", "-1s", "1.5s", "10sec", "10S", "1é", "é"] {
             assert!(read(&text(wrong)).unwrap_err().contains("is not a duration"), "{wrong}");

@@ -1,33 +1,33 @@
 //! What a person wrote: the values of the TOML file, each with its place.
 //!
 //! serde stops at the first key it dislikes, and a person with four mistakes would start the
-//! gateway four times. So the file stays a document, and [`super::check`] reads it key by key.
+//! gateway four times. So the file stays a document, and `config::check` reads it key by key.
 
 use std::collections::BTreeMap;
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::error::{Place, Problem, shown};
+use super::problem::{Place, Problem, shown};
 
 /// The file's values, and the mistakes that kept others from being read.
-pub(super) struct Document {
-    pub(super) root: Table,
-    pub(super) syntax: Vec<Problem>,
+pub(crate) struct Document {
+    pub(crate) root: Table,
+    pub(crate) syntax: Vec<Problem>,
 }
 
 /// A table, by key.
 #[derive(Default)]
-pub(super) struct Table(pub(super) BTreeMap<String, Value>);
+pub(crate) struct Table(pub BTreeMap<String, Value>);
 
 /// One value and where it was written.
-pub(super) struct Value {
-    pub(super) place: Place,
-    pub(super) kind: Kind,
+pub(crate) struct Value {
+    pub(crate) place: Place,
+    pub(crate) kind: Kind,
 }
 
 /// What a value is.
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Text(String),
     Integer(i64),
     Float(f64),
@@ -39,14 +39,14 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Whether it is this text.
-    pub(super) fn is_text(&self, text: &str) -> bool {
+    pub(crate) fn is_text(&self, text: &str) -> bool {
         matches!(self, Self::Text(own) if own == text)
     }
 }
 
 impl Document {
     /// Reads as much as the syntax allows. The parser limits how deep values may nest.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let lines = Lines::new(text);
         let (root, errors) = DeTable::parse_recoverable(text);
         let syntax = errors.iter().map(|error| {
@@ -69,7 +69,7 @@ impl Table {
     }
 
     /// The table at `key`, made when absent; `None` if something else was written there.
-    pub(super) fn table_at(&mut self, key: &str, place: Place) -> Option<&mut Table> {
+    pub(crate) fn table_at(&mut self, key: &str, place: Place) -> Option<&mut Table> {
         let empty = Value { place, kind: Kind::Table(Table::default()) };
         match &mut self.0.entry(key.to_owned()).or_insert(empty).kind {
             Kind::Table(table) => Some(table),
@@ -98,7 +98,7 @@ impl Value {
 
 impl Kind {
     /// As a message names it.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
             Self::Integer(_) => "an integer",

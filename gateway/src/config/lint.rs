@@ -1,0 +1,165 @@
+//! What is right and still not what somebody may have meant.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Config, Route};
+use crate::routing::HostPattern;
+use crate::tls::{Identity, server};
+
+/// How long before its end a certificate is worth a word: whoever renews it had time enough by then.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 86_400);
+
+impl Config {
+    /// What a person should know of it at this time, a line each.
+    pub fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let mut warnings = Vec::new();
+        self.unused(&mut warnings);
+        for (index, settings) in self.tls.iter().enumerate() {
+            for identity in &settings.identities {
+                let name = format!("tls.{}: {:?}", settings.name, identity.path);
+                warnings.extend(validity(identity, now).map(|state| format!("{name} {state}")));
+                warnings.extend(identity.flaw().map(|flaw| format!("{name}: the chain is {flaw}")));
+                if self.is_offered(index) {
+                    warnings.extend(self.needless_names(&name, identity));
+                }
+            }
+            let over = settings.clients.iter().flat_map(|clients| clients.lists_over(now));
+            warnings.extend(over.map(|path| {
+                format!("tls.{}: {path:?} is out of date: every client is refused", settings.name)
+            }));
+        }
+        for upstream in &self.upstreams {
+            let own = upstream.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+            let state = own.and_then(|own| Some(format!("{:?} {}", own.path, validity(own, now)?)));
+            warnings.extend(state.map(|state| format!("upstreams.{}.tls: {state}", upstream.name)));
+        }
+        self.missing_names(&mut warnings);
+        warnings
+    }
+
+    fn unused(&self, warnings: &mut Vec<String>) {
+        let routed: BTreeSet<_> = self.routes.iter().map(|route| route.upstream).collect();
+        let listed = self.listeners.iter().flat_map(|listener| &listener.policies);
+        let listed: BTreeSet<_> =
+            listed.chain(self.routes.iter().flat_map(|route| &route.policies)).collect();
+        for (index, upstream) in self.upstreams.iter().enumerate() {
+            if !routed.contains(&index) {
+                warnings.push(format!("upstreams.{}: no route leads there", upstream.name));
+            }
+        }
+        for (index, settings) in self.tls.iter().enumerate() {
+            if !self.is_offered(index) {
+                warnings.push(format!("tls.{}: no listener speaks it", settings.name));
+            }
+        }
+        for (index, policy) in self.policies.iter().enumerate() {
+            if !listed.contains(&index) {
+                warnings.push(format!("policies.{}: no listener or route lists it", policy.name));
+            }
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if listener.tls.is_some()
+                && listener.redirect.is_some()
+                && !listener.trust.has_proxies()
+            {
+                warnings.push(format!("listeners[{index}].redirect: all its clients speak HTTPS"));
+            }
+        }
+    }
+
+    fn is_offered(&self, tls: usize) -> bool {
+        self.listeners.iter().any(|listener| listener.tls == Some(tls))
+    }
+
+    /// Names of a certificate that no route is for.
+    fn needless_names(&self, identity: &str, certificate: &Identity) -> Option<String> {
+        let is_routed = |name: &&String| self.routes.iter().any(|route| meets(&route.host, name));
+        let needless: Vec<_> =
+            certificate.names.iter().filter(|name| !is_routed(name)).cloned().collect();
+        let names = needless.join(", ");
+        (!needless.is_empty()).then(|| format!("{identity}: no route is for {names}"))
+    }
+
+    /// Hosts of routes that no certificate is for, where nobody can ask for them without.
+    fn missing_names(&self, warnings: &mut Vec<String>) {
+        let all_secure = self
+            .listeners
+            .iter()
+            .all(|listener| listener.tls.is_some() || listener.redirect.is_some());
+        let offered = || self.tls.iter().enumerate().filter(|(index, _)| self.is_offered(*index));
+        if !all_secure || offered().next().is_none() {
+            return;
+        }
+        for (index, Route { host, .. }) in self.routes.iter().enumerate() {
+            let has = |(_, settings): (usize, &server::Settings)| {
+                let mut names = settings.identities.iter().flat_map(|identity| &identity.names);
+                names.any(|name| meets(host, name))
+            };
+            if *host != HostPattern::Any && !offered().any(has) {
+                warnings.push(format!("routes[{index}].host: no certificate has the name"));
+            }
+        }
+    }
+}
+
+fn validity(identity: &Identity, now: i64) -> Option<String> {
+    let left = identity.not_after - now;
+    if identity.not_before > now {
+        Some("is not valid yet".to_owned())
+    } else if left < 0 {
+        Some("has expired".to_owned())
+    } else if left < EXPIRY_NOTICE.as_secs() as i64 {
+        Some(match (left + 86_399) / 86_400 {
+            ..=1 => "expires within a day".to_owned(),
+            days => format!("expires within {days} days"),
+        })
+    } else {
+        None
+    }
+}
+
+/// Whether a host may be asked for by a name of a certificate, whose wildcard is for one label
+/// (RFC 9525 §6.3), unlike that of a route.
+fn meets(host: &HostPattern, name: &str) -> bool {
+    match (host, name.strip_prefix('*')) {
+        (HostPattern::Any, _) => true,
+        (HostPattern::Exact(host), None) => host == name,
+        (HostPattern::Exact(host), Some(suffix)) => {
+            host.strip_suffix(suffix).is_some_and(|label| !label.is_empty() && !label.contains('.'))
+        }
+        (HostPattern::Wildcard(suffix), None) => {
+            name.len() > suffix.len() && name.ends_with(suffix)
+        }
+        (HostPattern::Wildcard(suffix), Some(name)) => {
+            name.ends_with(suffix)
+                || suffix.strip_suffix(name).is_some_and(|label| !label.is_empty())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_meet_hosts() {
+        for (host, name, expected) in [
+            ("a.example", "a.example", true),
+            ("a.example", "b.example", false),
+            ("a.example", "*.example", true),
+            ("a.b.example", "*.example", false),
+            ("*.example", "a.example", true),
+            ("*.example", "a.b.example", true),
+            ("*.example", "example", false),
+            ("*.example", "*.example", true),
+            ("*.example", "*.b.example", true),
+            ("*.b.example", "*.example", true),
+            ("*.b.example", "*.c.example", false),
+        ] {
+            assert_eq!(meets(&host.parse().unwrap(), name), expected, "{host} {name}");
+        }
+    }
+}
