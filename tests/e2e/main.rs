@@ -30,6 +30,7 @@ mod proxies;
 mod random;
 mod rejections;
 mod reload;
+mod routes;
 mod splits;
 mod statuses;
 mod tls;

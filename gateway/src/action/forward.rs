@@ -15,6 +15,7 @@ use futures_util::future::{Either, select};
 
 use super::relay::Body;
 use super::response::{Ended, Response};
+use super::rewrite::Rewritten;
 use super::tunnel::{self, tunnel};
 use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Request, Resources, Responder, Side};
@@ -44,6 +45,8 @@ pub struct Forward<'a> {
     pub upstream: &'a Upstream,
     /// The most the request's body may have.
     pub body_bytes_max: u64,
+    /// What the request is called instead.
+    pub rewritten: Rewritten,
 }
 
 impl Forward<'_> {
@@ -62,7 +65,9 @@ impl Forward<'_> {
         let Self { resources, body_bytes_max, .. } = *self;
         let body = Body::new(request.framing, request.framing);
         let surplus = BytesMut::new();
-        let mut upload = Upload { resources, request, context, body, body_bytes_max, surplus };
+        let rewritten = &self.rewritten;
+        let mut upload =
+            Upload { resources, request, context, rewritten, body, body_bytes_max, surplus };
         let has_body = !upload.body.is_done();
         let mut out = upload.begin(reader)?;
         let result = self.tries(&mut out, &mut upload, reader, responder).await;
@@ -215,6 +220,7 @@ struct Upload<'a, 'r> {
     resources: &'a Resources,
     request: &'a Request<'r>,
     context: &'a Context,
+    rewritten: &'a Rewritten,
     body: Body,
     body_bytes_max: u64,
     /// Bytes of the next request that were read with the end of this one.
@@ -228,7 +234,12 @@ impl Upload<'_, '_> {
         let Request { head, bytes, framing, client, upgrade, .. } = *self.request;
         let buffers = &resources.buffers;
         let memory = if self.body.is_done() { buffers.head() } else { buffers.body() };
-        let shape = RequestShape { framing, upgrade };
+        let shape = RequestShape {
+            framing,
+            upgrade,
+            path: self.rewritten.path.as_deref(),
+            host: self.rewritten.host.as_deref(),
+        };
         let edits = context.request_edits.borrow();
         let head_out = forward::request(memory.into(), head, bytes, shape, client, &edits)
             .map_err(Error::Rejected)?;

@@ -1,27 +1,25 @@
 //! Reads the document table by table into a [`Config`] and finds every mistake on the way. Each
 //! key is one line here: its name, what it may be, its default.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::policies::Policies;
 use super::values::{cores, endpoint, interface};
-use super::{Config, Listener, Overrides, Route, flags, tls, values};
+use super::{Config, Listener, Overrides, flags, routes, tls, values};
 use crate::document::problem::{Place, Problem};
 use crate::document::section::{Section, read_document};
 use crate::document::units::{byte_rate, bytes, duration, rate};
 use crate::document::value::{Document, Kind};
 use crate::document::values::{
-    address, boolean, check_name, integer, network, once, parsed, path, text, word,
+    address, boolean, check_name, integer, network, once, path, text, word,
 };
 use crate::exchange::{Limits, Pages, ProxyProtocol, Timeouts, Trust};
-use crate::http::ambiguity::{Ambiguities, Ambiguity};
 use crate::http::forwarded;
 use crate::net::proxy_protocol;
 use crate::net::rt::Driver;
-use crate::routing::{HostPattern, PathPattern};
 use crate::telemetry::access_log;
 use crate::{upstream, xdp};
 
@@ -69,9 +67,7 @@ const TUNNEL_DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
-const ROUTES_HINT: &str = "write [[routes]] with an upstream, or give --upstream";
 const TRUSTED_HINT: &str = "write [\"10.0.0.0/8\"]";
-const ALLOW_HINT: &str = "write [\"empty_segments\"]";
 const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-interface";
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -86,7 +82,7 @@ const REQUEST_LINE_BYTES: RangeInclusive<u64> = 64..=64 << 10;
 /// Zero is no bound.
 const BODY_RATE: RangeInclusive<u64> = 0..=1 << 30;
 /// The upper end is there to catch a slip of the hand.
-const BODY_BYTES: RangeInclusive<u64> = 0..=1024 << 40;
+pub(super) const BODY_BYTES: RangeInclusive<u64> = 0..=1024 << 40;
 /// From one which is 512 sources, to 134 million of them.
 const TABLE_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 const COUNT: RangeInclusive<i64> = 1..=1_000_000_000;
@@ -125,7 +121,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let access_log = root.table("access_log", access_log);
     let xdp = root.has("xdp").then(|| root.table("xdp", xdp));
     let upstreams = upstreams(root);
-    let routes = routes(root, &upstreams, &mut policies);
+    let routes = routes::read(root, &upstreams, &mut policies);
     Config {
         cores,
         driver,
@@ -224,7 +220,19 @@ fn listeners(
         let address = table.required("address", "write \"0.0.0.0:8080\"", |kind| {
             let address = address(kind)?;
             // Each listener at port 0 gets a port of its own.
-            if address.port() == 0 { Ok(address) } else { once(&mut seen, address, kind) }
+            if address.port() == 0 {
+                return Ok(address);
+            }
+            // IPv6 sockets take no IPv4.
+            let overlaps = |other: &&SocketAddr| {
+                let same = other.port() == address.port() && other.is_ipv4() == address.is_ipv4();
+                same && **other != address
+                    && (other.ip().is_unspecified() || address.ip().is_unspecified())
+            };
+            match seen.iter().find(overlaps) {
+                Some(other) => Err(format!("{address} and {other} overlap: write one of them")),
+                None => once(&mut seen, address, kind),
+            }
         });
         let tls = table.has("tls").then(|| table.reference("tls", &names)).flatten();
         let trust = trust(table);
@@ -344,41 +352,4 @@ fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
         });
     });
     upstreams
-}
-
-fn routes(
-    root: &mut Section<'_>,
-    upstreams: &[upstream::Spec],
-    policies: &mut Policies,
-) -> Vec<Route> {
-    let positions = upstreams.iter().enumerate();
-    let positions = positions.map(|(position, spec)| (spec.name.clone(), position)).collect();
-    let mut routes = Vec::new();
-    let mut seen = HashMap::new();
-    root.tables("routes", ROUTES_HINT, |position, table| {
-        let host = table.value("host", HostPattern::Any, parsed);
-        let path = table.value("path", PathPattern::Prefix("/".to_owned()), parsed);
-        let upstream = table.reference("upstream", &positions);
-        let body_bytes = table.optional("body_bytes", bytes(BODY_BYTES));
-        let mut allow_in_path = Ambiguities::default();
-        if table.has("allow_in_path") {
-            let kinds = table.list("allow_in_path", ALLOW_HINT, word(&Ambiguity::NAMES));
-            kinds.into_iter().for_each(|kind| allow_in_path.insert(kind));
-        }
-        let policies = policies.listed(table);
-        if table.is_right()
-            && let Some(same) = seen.insert((host.clone(), path.clone()), position)
-        {
-            table.reject(format!("the same host and path as routes[{same}]"));
-        }
-        routes.extend(upstream.map(|upstream| Route {
-            host,
-            path,
-            upstream,
-            body_bytes,
-            allow_in_path,
-            policies,
-        }));
-    });
-    routes
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Config, Route};
-use crate::routing::HostPattern;
+use crate::routing::{HostPattern, PathPattern};
 use crate::tls::{Identity, server};
 
 /// How long before its end a certificate is worth a word: whoever renews it had time enough by then.
@@ -37,11 +37,13 @@ impl Config {
             warnings.extend(state.map(|state| format!("upstreams.{}.tls: {state}", upstream.name)));
         }
         self.missing_names(&mut warnings);
+        self.unreachable(&mut warnings);
         warnings
     }
 
     fn unused(&self, warnings: &mut Vec<String>) {
-        let routed: BTreeSet<_> = self.routes.iter().map(|route| route.upstream).collect();
+        let routed: BTreeSet<_> =
+            self.routes.iter().flat_map(|route| route.action.upstreams()).collect();
         let listed = self.listeners.iter().flat_map(|listener| &listener.policies);
         let listed: BTreeSet<_> =
             listed.chain(self.routes.iter().flat_map(|route| &route.policies)).collect();
@@ -66,6 +68,16 @@ impl Config {
                 && !listener.trust.has_proxies()
             {
                 warnings.push(format!("listeners[{index}].redirect: all its clients speak HTTPS"));
+            }
+        }
+    }
+
+    /// Routes that nothing is left for by those of higher priorities.
+    fn unreachable(&self, warnings: &mut Vec<String>) {
+        for (index, route) in self.routes.iter().enumerate() {
+            let before = |other: &&Route| other.priority > route.priority && covers(other, route);
+            if let Some(other) = self.routes.iter().position(|other| before(&other)) {
+                warnings.push(format!("routes[{index}]: routes[{other}] takes all its requests"));
             }
         }
     }
@@ -103,6 +115,25 @@ impl Config {
             }
         }
     }
+}
+
+/// Whether one serves whatever the other could.
+fn covers(route: &Route, other: &Route) -> bool {
+    let host = match (&route.host, &other.host) {
+        (HostPattern::Any, _) => true,
+        (HostPattern::Wildcard(suffix), HostPattern::Exact(name) | HostPattern::Wildcard(name)) => {
+            name.ends_with(suffix)
+        }
+        (host, other) => host == other,
+    };
+    let path = match (&route.path, &other.path) {
+        (PathPattern::Prefix(prefix), PathPattern::Exact(path) | PathPattern::Prefix(path)) => {
+            format!("{path}/").starts_with(prefix)
+        }
+        (PathPattern::Prefix(prefix), PathPattern::Pattern(_)) => prefix == "/",
+        (path, other) => path == other,
+    };
+    host && path && route.conditions.count() == 0
 }
 
 fn validity(identity: &Identity, now: i64) -> Option<String> {
@@ -143,6 +174,38 @@ fn meets(host: &HostPattern, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_before_may_leave_nothing() {
+        let text = b"
+            listeners = [{ address = '127.0.0.1:1' }]
+            [[routes]]
+            path = '/a/b'
+            respond = {}
+            [[routes]]
+            host = 'x.example'
+            path = '/a/*'
+            respond = {}
+            [[routes]]
+            path = '/a/*'
+            respond = {}
+            priority = 1
+            [[routes]]
+            path = '/c/*'
+            methods = ['GET']
+            respond = {}
+            priority = 1
+            [[routes]]
+            path = '/c/d'
+            respond = {}
+        ";
+        let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
+        let expected = [
+            "routes[0]: routes[2] takes all its requests",
+            "routes[1]: routes[2] takes all its requests",
+        ];
+        assert_eq!(config.warnings(UNIX_EPOCH), expected);
+    }
 
     #[test]
     fn names_meet_hosts() {

@@ -9,6 +9,7 @@ mod error;
 mod flags;
 mod lint;
 mod policies;
+mod routes;
 mod tls;
 mod values;
 
@@ -21,10 +22,12 @@ use std::time::Duration;
 pub use crate::document::{Place, Problem};
 pub use error::Error;
 
+use crate::action::Action;
+use crate::action::rewrite::Rewrite;
 use crate::exchange::{Limits, Pages, Timeouts, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
-use crate::routing::{HostPattern, PathPattern};
+use crate::routing::{Conditions, HostPattern, PathPattern};
 use crate::telemetry::access_log;
 use crate::{policy, upstream, xdp};
 
@@ -139,8 +142,14 @@ pub struct Route {
     pub host: HostPattern,
     /// Which paths it serves.
     pub path: PathPattern,
-    /// Position in [`Config::upstreams`].
-    pub upstream: usize,
+    /// Before all of a lower one.
+    pub priority: i32,
+    /// What it asks of a request beside that.
+    pub conditions: Conditions,
+    /// What it does; upstreams are positions in [`Config::upstreams`].
+    pub action: Action,
+    /// What requests are called on their way to the origin.
+    pub rewrite: Rewrite,
     /// Bytes of a request body, where the route has its own limit.
     pub body_bytes: Option<u64>,
     /// In which ways a path may be ambiguous.

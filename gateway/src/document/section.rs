@@ -229,6 +229,30 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The values of the table at `key`, whatever they are called, with their names.
+    pub(crate) fn entries<T>(
+        &mut self,
+        key: &'static str,
+        mut parse: impl FnMut(&str, &Kind) -> Result<T, String>,
+    ) -> Vec<(String, T)> {
+        let mut read = Vec::new();
+        let Some(value) = self.take(key) else { return read };
+        let Kind::Table(table) = &value.kind else {
+            let message = format!("must be a table, is {}", value.kind.name());
+            self.wrong(value.place, key, message);
+            return read;
+        };
+        for (name, element) in &table.0 {
+            match parse(name, &element.kind) {
+                Ok(value) => read.push((name.clone(), value)),
+                Err(message) => {
+                    self.wrong(element.place, &format!("{key}.{}", plain(name)), message);
+                }
+            }
+        }
+        read
+    }
+
     /// Reads each of the tables in the table at `key`: `[key.NAME]`.
     pub(crate) fn named_tables(
         &mut self,

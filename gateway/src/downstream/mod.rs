@@ -3,6 +3,7 @@
 pub mod connection;
 mod current;
 mod prologue;
+mod route;
 mod serve;
 
 use std::cell::RefCell;
@@ -10,8 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::action::Redirect;
 use crate::exchange::{Error, ProxyProtocol, Resources, Trust};
-use crate::http::ambiguity::Ambiguities;
 use crate::net::rt;
 use crate::policy::Policies;
 use crate::routing::Table;
@@ -21,6 +22,7 @@ use crate::tls::Acceptor;
 use crate::upstream::Upstream;
 
 pub use current::Current;
+pub use route::Route;
 
 /// How long an access line may wait in its worker's buffer.
 const LOG_DELAY: Duration = Duration::from_millis(200);
@@ -54,21 +56,8 @@ pub struct Listener {
     pub acceptor: Option<Acceptor>,
     /// What it asks of every request.
     pub policies: Policies,
-    /// The port at which clients of plain HTTP are to speak HTTPS instead.
-    pub redirect: Option<u16>,
-}
-
-/// What a route does with a request.
-#[derive(Clone)]
-pub struct Route {
-    /// Which of [`Shared::upstreams`] gets it.
-    pub upstream: usize,
-    /// The most its body may have.
-    pub body_bytes_max: u64,
-    /// In which ways its path may be ambiguous.
-    pub allow_in_path: Ambiguities,
-    /// What it asks of a request.
-    pub policies: Policies,
+    /// Where clients of plain HTTP are sent instead.
+    pub redirect: Option<Redirect>,
 }
 
 impl Shared {

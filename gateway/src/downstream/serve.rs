@@ -5,22 +5,24 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::connection::{Connection, Next};
 use super::prologue::Peer;
-use super::{Listener, Route, Shared};
+use super::{Listener, Shared, route};
+use crate::action::Action;
 use crate::action::forward::{Forward, Forwarded};
-use crate::exchange::responder::{self, Responder};
-use crate::exchange::{Context, Error, Request, request_id};
+use crate::exchange::responder::{self, Content, Responder};
+use crate::exchange::{Context, Error, Request, request_id, template};
 use crate::http::forward::Client;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, Version, is_persistent, values};
 use crate::http::headers::Name;
-use crate::http::{Reject, target, upgrade};
+use crate::http::{Reject, upgrade};
 use crate::net::Reader;
 use crate::policy::Verdict;
+use crate::routing::PathPattern;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics;
 
@@ -115,37 +117,46 @@ async fn answer(
             verdict => verdict,
         };
         if let Some(status) = passed(verdict)? {
-            return answer_self(shared, status, request, responder, context).await;
+            return answer_self(shared, status, None, request, responder, context).await;
         }
     }
     // RFC 9110 §9.3.7: `*` asks about the server as a whole, which for a client is the gateway.
     if head.target.path(bytes) == b"*" {
-        return answer_self(shared, 200, request, responder, context).await;
+        return answer_self(shared, 200, None, request, responder, context).await;
     }
-    let authority = head.authority.map(|authority| authority.of(bytes));
-    let host = authority.and_then(|authority| target::host(authority).ok());
-    let path = head.target.path(bytes);
-    let Route { upstream, body_bytes_max, allow_in_path, policies } =
-        shared.routes.lookup(host, path).ok_or(Error::NoRoute)?;
-    if let Some(ambiguity) = head.target.ambiguities.beyond(*allow_in_path) {
+    let route = route::find(shared, request, context)?;
+    if let Some(ambiguity) = head.target.ambiguities.beyond(route.allow_in_path) {
         return Err(Error::Rejected(Reject::Malformed(ambiguity.reason())));
     }
-    if let Some(status) = passed(policies.request(request, context))? {
-        return answer_self(shared, status, request, responder, context).await;
+    if let Some(status) = passed(route.policies.request(request, context))? {
+        return answer_self(shared, status, None, request, responder, context).await;
     }
     // RFC 9110 §7.6.2: the last recipient answers, whatever lies behind it.
     if head.max_forwards == Some(0) {
-        return answer_self(shared, 200, request, responder, context).await;
+        return answer_self(shared, 200, None, request, responder, context).await;
     }
     if let Framing::Length(length) = request.framing
-        && length > *body_bytes_max
+        && length > route.body_bytes_max
     {
         return Err(Error::BodyTooLarge);
     }
-    context.upstream.set(Some(*upstream));
-    let upstream = shared.upstreams.get(*upstream).ok_or(Error::NoRoute)?;
-    let body_bytes_max = *body_bytes_max;
-    let forward = Forward { resources: &shared.resources, upstream, body_bytes_max };
+    let split = match &route.action {
+        Action::Forward(split) => split,
+        Action::Respond(respond) => {
+            let content = respond.content(request, &route.path);
+            return answer_self(shared, respond.status, content, request, responder, context).await;
+        }
+        Action::Redirect(redirect) => {
+            let status = redirect.begin(request, &route.path, context);
+            return answer_self(shared, status, None, request, responder, context).await;
+        }
+    };
+    let rewritten = route.rewrite(request)?;
+    let index = route::choose(split, shared, request, context).ok_or(Error::NoRoute)?;
+    context.upstream.set(Some(index));
+    let upstream = shared.upstreams.get(index).ok_or(Error::NoRoute)?;
+    let (resources, body_bytes_max) = (&shared.resources, route.body_bytes_max);
+    let forward = Forward { resources, upstream, body_bytes_max, rewritten };
     forward.answer(request, reader, responder, context).await
 }
 
@@ -165,42 +176,27 @@ fn redirect(
     request: &Request<'_>,
     context: &Context,
 ) -> Result<Verdict, Error> {
-    let Some(port) = listener.redirect.filter(|_| request.client.scheme == "http") else {
-        return Ok(Verdict::Continue);
-    };
-    let Request { head, bytes, .. } = *request;
-    let authority = || head.authority.map(|authority| authority.of(bytes)).unwrap_or_default();
-    let host = target::host(request.client.host.unwrap_or_else(authority)).unwrap_or_default();
-    if host.is_empty() {
+    let redirect = listener.redirect.as_ref().filter(|_| request.client.scheme == "http");
+    let Some(redirect) = redirect else { return Ok(Verdict::Continue) };
+    if template::host(request).is_empty() {
         return Err(Error::Rejected(Reject::Malformed("no host to redirect to")));
     }
-    let mut location = BytesMut::from(&b"https://"[..]);
-    location.extend_from_slice(host);
-    if port != 443 {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    match head.target.path(bytes) {
-        b"*" => {}
-        path => location.extend_from_slice(path),
-    }
-    location.extend_from_slice(head.target.query.of(bytes));
-    let name = Bytes::from_static(b"location");
-    context.response_edits.borrow_mut().set(name, location.freeze());
-    // Unlike 301 it keeps the method.
-    Ok(Verdict::Answer(308))
+    let any = PathPattern::Prefix(String::new());
+    Ok(Verdict::Answer(redirect.begin(request, &any, context)))
 }
 
 /// Answers what goes no further.
 async fn answer_self(
     shared: &Shared,
     status: u16,
+    content: Option<Content<'_>>,
     request: &Request<'_>,
     responder: &mut Option<Responder<'_>>,
     context: &Context,
 ) -> Result<Forwarded, Error> {
     let persistent = may_persist(shared, request, context);
     if let Some(responder) = responder.take() {
-        responder.answer(status, persistent, request, context).await?;
+        responder.answer(status, content, persistent, request, context).await?;
     }
     Ok(Forwarded { persistent, surplus: BytesMut::new() })
 }
@@ -240,7 +236,7 @@ async fn fail(
         return if looks_whole { Next::Reset } else { Next::Close };
     };
     let persistent = may_persist(shared, request, context) && !matches!(error, Error::Rejected(_));
-    match responder.answer(status, persistent, request, context).await {
+    match responder.answer(status, None, persistent, request, context).await {
         Ok(()) => next(persistent, context),
         Err(_) => Next::Close,
     }

@@ -36,6 +36,8 @@ pub enum Error {
     ClientStalled,
     /// No route matches.
     NoRoute,
+    /// Routes match, but for other methods.
+    MethodNotAllowed,
     /// A policy does not let the request pass.
     Denied(Denial),
     /// No endpoint accepted a connection.
@@ -93,6 +95,7 @@ impl Error {
             Self::Handshake(Failure::PlainHttp) => Some(400),
             Self::Denied(denial) => Some(denial.status()),
             Self::NoRoute => Some(404),
+            Self::MethodNotAllowed => Some(405),
             Self::HeadTimeout | Self::BodyTimeout => Some(408),
             Self::BodyTooLarge => Some(413),
             Self::Stale | Self::UpstreamTls | Self::UpstreamGone | Self::BadResponse(_) => {
@@ -121,7 +124,9 @@ impl Error {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::ClientStalled => Side::Downstream,
-            Self::NoRoute | Self::Denied(_) | Self::TunnelSilent => Side::Gateway,
+            Self::NoRoute | Self::MethodNotAllowed | Self::Denied(_) | Self::TunnelSilent => {
+                Side::Gateway
+            }
             Self::Unavailable
             | Self::ConnectTimeout
             | Self::UpstreamTls
@@ -182,6 +187,7 @@ impl Error {
             Self::ClientGone => "client closed the connection",
             Self::ClientStalled => "client stopped reading",
             Self::NoRoute => "no route",
+            Self::MethodNotAllowed => "method not allowed",
             Self::Denied(denial) => denial.message(),
             Self::Unavailable => "no endpoint accepts connections",
             Self::ConnectTimeout => "connect timed out",

@@ -7,6 +7,7 @@ pub mod error;
 pub mod pages;
 pub mod request_id;
 pub mod responder;
+pub mod template;
 pub mod trust;
 
 use std::cell::{Cell, RefCell};

@@ -52,7 +52,8 @@ impl Form {
 pub struct Pages(pub Vec<Page>);
 
 /// Statuses a page can be for: those the gateway answers with by itself.
-pub const STATUSES: [u16; 13] = [400, 403, 404, 408, 413, 414, 417, 431, 501, 502, 503, 504, 505];
+pub const STATUSES: [u16; 14] =
+    [400, 403, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 504, 505];
 
 impl Pages {
     /// Content-Type and body of an answer.

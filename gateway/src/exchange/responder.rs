@@ -1,5 +1,6 @@
 //! The right to answer one request. Answering uses it up, so a request is answered once.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::SystemTime;
 
@@ -69,21 +70,26 @@ impl<'a> Responder<'a> {
         ResponseWriter { writer: self.writer, pace: self.resources.pace() }
     }
 
-    /// Answers with a status and its name, or its page.
+    /// Answers with a status, and with its name, or its page, where there is no other content.
     ///
     /// # Errors
     /// When the client is gone or does not read.
     pub async fn answer(
         self,
         status: u16,
+        content: Option<Content<'_>>,
         persistent: bool,
         request: &Request<'_>,
         context: &Context,
     ) -> Result<(), Error> {
         context.status.set(status);
-        let json = prefers_json(values(&request.head.fields, request.bytes, Name::Accept));
-        let (content_type, body) =
-            self.resources.pages.body(status, json, request.client.request_id);
+        let (content_type, body) = match content {
+            Some(Content { content_type, body }) => (content_type, Cow::Owned(body)),
+            None => {
+                let json = prefers_json(values(&request.head.fields, request.bytes, Name::Accept));
+                self.resources.pages.body(status, json, request.client.request_id)
+            }
+        };
         let (method, version) = self.request;
         let with_body = method != Method::Head;
         let edits = context.response_edits.take();
@@ -98,6 +104,15 @@ impl<'a> Responder<'a> {
         };
         write(self.writer, self.resources, answer).await
     }
+}
+
+/// What an answer of the gateway's own says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// What it is.
+    pub content_type: &'a str,
+    /// Its bytes.
+    pub body: Vec<u8>,
 }
 
 /// Writes a response that has begun.

@@ -136,8 +136,8 @@ pub struct Answer<'a> {
 pub fn answer(out: &mut BytesMut, answer: Answer<'_>, date: &[u8]) {
     status_line(out, answer.status, reason(answer.status).as_bytes());
     field(out, "date", date);
-    // RFC 9110 §8.6: 204 has neither a body nor its length.
-    if answer.status != 204 {
+    // RFC 9110 §8.6: they have no body, and 204 no length.
+    if !matches!(answer.status, 204 | 304) {
         if !answer.edits.removes(b"content-type") {
             field(out, "content-type", answer.content_type.as_bytes());
         }
@@ -151,7 +151,7 @@ pub fn answer(out: &mut BytesMut, answer: Answer<'_>, date: &[u8]) {
     }
     connection(out, answer.persistent, answer.version);
     out.put_slice(b"\r\n");
-    if answer.with_body && answer.status != 204 {
+    if answer.with_body && !matches!(answer.status, 204 | 304) {
         out.put_slice(answer.body);
     }
 }

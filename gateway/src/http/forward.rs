@@ -44,11 +44,15 @@ pub struct Client<'a> {
 
 /// How a request is to be written to the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestShape {
+pub struct RequestShape<'a> {
     /// Where its body ends.
     pub framing: Framing,
     /// Whether it is WebSocket's opening handshake.
     pub upgrade: bool,
+    /// Its path, in place of the client's.
+    pub path: Option<&'a [u8]>,
+    /// Its host, in place of the client's.
+    pub host: Option<&'a [u8]>,
 }
 
 /// Writes the head to send to the origin into `out`, which is cleared first. What `edits` remove are
@@ -60,25 +64,28 @@ pub fn request(
     mut out: BytesMut,
     head: &RequestHead,
     bytes: &[u8],
-    shape: RequestShape,
+    shape: RequestShape<'_>,
     client: Client<'_>,
     edits: &Edits,
 ) -> Result<UpstreamHead, Reject> {
-    let RequestShape { framing, upgrade } = shape;
+    let RequestShape { framing, upgrade, .. } = shape;
     out.clear();
     out.put_slice(head.method_name.of(bytes));
     out.put_u8(b' ');
-    out.put_slice(head.target.path(bytes));
+    out.put_slice(shape.path.unwrap_or_else(|| head.target.path(bytes)));
     out.put_slice(head.target.query.of(bytes));
     out.put_slice(b" HTTP/1.1\r\n");
     let host = head.authority.map(|authority| authority.of(bytes)).unwrap_or_default();
-    field(&mut out, "host", host);
+    field(&mut out, "host", shape.host.unwrap_or(host));
     let nominated = Nominated::of(&head.fields, bytes, edits);
     for line in &head.fields {
         match line.known {
-            Name::Accept | Name::Other | Name::UserAgent | Name::Referer | Name::Date => {
-                nominated.pass(&mut out, line, bytes);
-            }
+            Name::Accept
+            | Name::Cookie
+            | Name::Date
+            | Name::Other
+            | Name::Referer
+            | Name::UserAgent => nominated.pass(&mut out, line, bytes),
             Name::XForwarded if client.trusted => nominated.pass(&mut out, line, bytes),
             Name::XForwarded => {}
             // RFC 9110 §7.6.2: counted for these methods, and nothing to others.
@@ -242,6 +249,7 @@ fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated
         | Name::Upgrade => {}
         Name::Accept
         | Name::ClientCert
+        | Name::Cookie
         | Name::Date
         | Name::Expect
         | Name::Forwarded
@@ -349,7 +357,7 @@ mod tests {
             request_id: b"1",
             certificate: b"x-client-cert-subject: CN=a\r\n",
         };
-        let shape = RequestShape { framing, upgrade: false };
+        let shape = RequestShape { framing, upgrade: false, path: None, host: None };
         let head = request(BytesMut::new(), &head, bytes, shape, client, &Edits::default())?;
         Ok(String::from_utf8(head.into_bytes().to_vec()).unwrap())
     }

@@ -12,6 +12,8 @@ pub enum Name {
     ClientCert,
     /// RFC 9112 §6.2.
     ContentLength,
+    /// RFC 6265 §5.4; may keep requests together.
+    Cookie,
     /// RFC 9110 §6.6.1.
     Date,
     /// RFC 9110 §10.1.1.
@@ -61,6 +63,7 @@ impl Name {
             4 if is("host") => Self::Host,
             4 if is("date") => Self::Date,
             6 if is("accept") => Self::Accept,
+            6 if is("cookie") => Self::Cookie,
             6 if is("expect") => Self::Expect,
             7 if is("referer") => Self::Referer,
             7 if is("trailer") => Self::Trailer,
@@ -106,7 +109,12 @@ pub fn trim_ows(mut value: &[u8]) -> &[u8] {
 
 /// The members of a comma-separated list, empty ones left out (RFC 9110 §5.6.1.2).
 pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(trim_ows).filter(|member| !member.is_empty())
+    members_by(value, b',')
+}
+
+/// The same of a list with another separator.
+pub fn members_by(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    value.split(move |byte| *byte == separator).map(trim_ows).filter(|member| !member.is_empty())
 }
 
 /// Whether a byte may stand in a token, such as a method or a field name (RFC 9110 §5.6.2).

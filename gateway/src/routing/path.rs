@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use super::{insert_length, key};
+use super::{Pattern, insert_length, key};
 
 /// What a route asks of the request's path (without query).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,12 +13,17 @@ pub enum PathPattern {
     /// Every path that begins with this prefix, which ends in `/`, and the prefix without that
     /// `/`: `/api/*` is `/api/` and serves `/api`, `/api/` and `/api/users`, but not `/apis`.
     Prefix(String),
+    /// Every path that matches.
+    Pattern(Pattern),
 }
 
 impl FromStr for PathPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(pattern) = text.strip_prefix('~') {
+            return pattern.parse().map(Self::Pattern);
+        }
         let body = text.strip_suffix('*').filter(|body| body.ends_with('/')).unwrap_or(text);
         let complaint = if !text.starts_with('/') {
             "a path begins with \"/\""
@@ -39,12 +44,23 @@ impl FromStr for PathPattern {
     }
 }
 
+impl PathPattern {
+    /// The expression, if it is one.
+    pub fn pattern(&self) -> Option<&Pattern> {
+        match self {
+            Self::Pattern(pattern) => Some(pattern),
+            Self::Exact(_) | Self::Prefix(_) => None,
+        }
+    }
+}
+
 /// The routes of one host.
 #[derive(Clone, Debug)]
 pub(super) struct Paths<T> {
-    exact: HashMap<Box<[u8]>, T>,
+    exact: HashMap<Box<[u8]>, Vec<T>>,
+    patterns: Vec<(Pattern, T)>,
     /// By prefix without its final `/`, so that `/api/*` is found for `/api`, too.
-    prefixes: HashMap<Box<[u8]>, T>,
+    prefixes: HashMap<Box<[u8]>, Vec<T>>,
     /// Distinct lengths of the prefixes, longest first. A path is probed at these only, so a
     /// request with thousands of slashes costs no more than one with as many as the routes have.
     prefix_lengths: Vec<usize>,
@@ -52,29 +68,48 @@ pub(super) struct Paths<T> {
 
 impl<T> Default for Paths<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), prefixes: HashMap::new(), prefix_lengths: Vec::new() }
+        Self {
+            exact: HashMap::new(),
+            patterns: Vec::new(),
+            prefixes: HashMap::new(),
+            prefix_lengths: Vec::new(),
+        }
     }
 }
 
 impl<T> Paths<T> {
     pub(super) fn insert(&mut self, path: PathPattern, target: T) {
         match path {
-            PathPattern::Exact(path) => self.exact.entry(key(path)).or_insert(target),
+            PathPattern::Exact(path) => self.exact.entry(key(path)).or_default().push(target),
+            PathPattern::Pattern(pattern) => self.patterns.push((pattern, target)),
             PathPattern::Prefix(mut prefix) => {
                 prefix.truncate(prefix.len().saturating_sub(1));
                 insert_length(&mut self.prefix_lengths, prefix.len());
-                self.prefixes.entry(key(prefix)).or_insert(target)
+                self.prefixes.entry(key(prefix)).or_default().push(target);
             }
-        };
+        }
     }
 
-    pub(super) fn lookup(&self, path: &[u8]) -> Option<&T> {
-        self.exact.get(path).or_else(|| {
-            self.prefix_lengths.iter().find_map(|&length| {
-                let (prefix, rest) = path.split_at_checked(length)?;
-                let at_boundary = rest.is_empty() || rest.starts_with(b"/");
-                at_boundary.then(|| self.prefixes.get(prefix)).flatten()
-            })
+    /// The first that `fits`.
+    pub(super) fn lookup<'t>(
+        &'t self,
+        path: &[u8],
+        fits: &mut impl FnMut(&'t T) -> bool,
+    ) -> Option<&'t T> {
+        let exact = self.exact.get(path).and_then(|targets| targets.iter().find(|t| fits(t)));
+        if exact.is_some() {
+            return exact;
+        }
+        for (pattern, target) in &self.patterns {
+            if pattern.matches(path) && fits(target) {
+                return Some(target);
+            }
+        }
+        self.prefix_lengths.iter().find_map(|&length| {
+            let (prefix, rest) = path.split_at_checked(length)?;
+            let at_boundary = rest.is_empty() || rest.starts_with(b"/");
+            let targets = at_boundary.then(|| self.prefixes.get(prefix)).flatten()?;
+            targets.iter().find(|target| fits(target))
         })
     }
 }

@@ -19,13 +19,14 @@ use std::time::Duration;
 use futures_util::future::{Either, join_all, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::action::Redirect;
 use crate::config::Config;
 use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines, Listener};
 use crate::policy::Policies;
-use crate::routing::Table;
+use crate::routing::{Entry, Table};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
 use crate::tls::{Acceptor, Connector, Tickets};
@@ -207,9 +208,22 @@ impl Lasting {
             let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
             let allow_in_path = route.allow_in_path;
             let policies = policies(config, &route.policies);
-            let target =
-                Route { upstream: route.upstream, body_bytes_max, allow_in_path, policies };
-            (route.host.clone(), route.path.clone(), target)
+            let target = Route {
+                conditions: route.conditions.clone(),
+                path: route.path.clone(),
+                action: route.action.clone(),
+                rewrite: route.rewrite.clone(),
+                body_bytes_max,
+                allow_in_path,
+                policies,
+            };
+            Entry {
+                priority: route.priority,
+                host: route.host.clone(),
+                path: route.path.clone(),
+                conditions: route.conditions.count(),
+                target,
+            }
         });
         let acceptors: Vec<Acceptor> = config
             .tls
@@ -219,7 +233,8 @@ impl Lasting {
             .collect::<io::Result<_>>()?;
         let listeners = config.listeners.iter().map(|listener| {
             let acceptor = listener.tls.and_then(|index| acceptors.get(index).cloned());
-            let (trust, redirect) = (listener.trust.clone(), listener.redirect);
+            let trust = listener.trust.clone();
+            let redirect = listener.redirect.map(Redirect::to_https);
             let policies = policies(config, &listener.policies);
             downstream::Listener { trust, acceptor, policies, redirect }
         });

@@ -2,12 +2,12 @@
 
 use divan::{Bencher, black_box};
 
-use gateway::routing::{HostPattern, PathPattern, Table};
+use gateway::routing::{Entry, Table};
 
 const SIZES: [usize; 3] = [10, 1_000, 100_000];
 
 /// Every tenth host a wildcard, every third path exact.
-fn entries(count: usize) -> Vec<(HostPattern, PathPattern, usize)> {
+fn entries(count: usize) -> Vec<Entry<usize>> {
     let entry = |index: usize| {
         let host = match index % 10 {
             0 => format!("*.tenant{index}.example.com"),
@@ -17,15 +17,17 @@ fn entries(count: usize) -> Vec<(HostPattern, PathPattern, usize)> {
             0 => format!("/v{}/items", index % 7),
             _ => format!("/v{}/service{index}/*", index % 7),
         };
-        (host.parse().unwrap(), path.parse().unwrap(), index)
+        let (host, path) = (host.parse().unwrap(), path.parse().unwrap());
+        Entry { priority: 0, host, path, conditions: 0, target: index }
     };
     (0..count).map(entry).collect()
 }
 
 fn lookup(bencher: Bencher<'_, '_>, count: usize, host: &str, path: &str, found: bool) {
     let table = Table::new(entries(count));
-    assert_eq!(table.lookup(Some(host.as_bytes()), path.as_bytes()).is_some(), found);
-    bencher.bench_local(|| table.lookup(Some(black_box(host.as_bytes())), path.as_bytes()));
+    assert_eq!(table.lookup(Some(host.as_bytes()), path.as_bytes(), |_| true).is_some(), found);
+    bencher
+        .bench_local(|| table.lookup(Some(black_box(host.as_bytes())), path.as_bytes(), |_| true));
 }
 
 #[divan::bench(args = SIZES)]
