@@ -1,11 +1,15 @@
 //! Endpoints that share the load, refuse, die and come back.
 
-use crate::harness::{After, Broken, Gateway, Origin, closed_port, set_up};
+use crate::harness::{After, Broken, Gateway, Origin, closed_port, set_up, until};
 
 #[test]
 fn endpoints_take_turns() {
     let [one, two] = ["one", "two"].map(Origin::saying);
-    let gateway = set_up().to(&[one.address, two.address]).start();
+    let gateway = set_up()
+        .upstream("main", &[one.address, two.address])
+        .upstream_line("balance = 'round_robin'")
+        .route("upstream = 'main'")
+        .start();
     let mut client = gateway.client();
     let answers: Vec<String> = (0..10).map(|_| client.get("/").text()).collect();
     assert_eq!(one.requests().len(), 5, "{answers:?}");
@@ -114,4 +118,162 @@ fn an_origin_may_answer_before_it_has_read_everything() {
     assert_eq!((response.status, response.text().as_str()), (403, "no"));
     client.half_close().expect_gone();
     assert_eq!(origin.completed(), 0);
+}
+
+fn balanced(origins: &[&Origin], lines: &str) -> Gateway {
+    let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
+    let setup = set_up().upstream("main", &addresses).upstream_line(lines);
+    setup.route("upstream = 'main'").start()
+}
+
+/// Of three one closes without an answer, resets, or refuses, for as long as the load lasts.
+#[test]
+fn one_of_three_that_dies_costs_idempotent_clients_nothing() {
+    for how in ["closes", "resets", "refuses", "talks nonsense"] {
+        let [one, two] = ["one", "two"].map(Origin::saying);
+        let dying = Origin::start(move |exchange| {
+            exchange.body()?;
+            match how {
+                "closes" => Ok(After::Close),
+                "resets" => Ok(After::Reset),
+                _ => exchange.answer("what?\r\n\r\n"),
+            }
+        });
+        let (dead, _held) = closed_port();
+        let third = if how == "refuses" { dead } else { dying.address };
+        let gateway = set_up()
+            .upstream("main", &[one.address, third, two.address])
+            .upstream_line("ejection = { failures = 3, duration = '1h' }")
+            .route("upstream = 'main'")
+            .start();
+        let mut failed = 0;
+        std::thread::scope(|scope| {
+            let load = || {
+                let mut client = gateway.client();
+                let statuses = (0..50).map(|_| client.get("/").status);
+                statuses.filter(|status| *status != 200).count()
+            };
+            let loads: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
+            failed += loads.into_iter().map(|load| load.join().unwrap()).sum::<usize>();
+        });
+        // An answer that is no HTTP may have been acted on, and is not asked for again.
+        let most = if how == "talks nonsense" { 6 } else { 0 };
+        assert!(failed <= most, "{how}: {failed} of 200 failed");
+        let ejections = "gateway_upstream_ejections_total{upstream=\"main\"}";
+        assert_eq!(gateway.metric(ejections), 1.0, "{how}");
+        until("it to be said", || gateway.log().contains("failed too often, not asked for 3600s"));
+        let asked = dying.requests().len();
+        assert!(asked <= 8, "{how}: still asked, {asked} times");
+    }
+}
+
+#[test]
+fn what_is_not_idempotent_is_sent_once() {
+    let [one, two] = ["one", "two"].map(Origin::saying);
+    let dying = Origin::start(|exchange| {
+        exchange.body()?;
+        Ok(After::Close)
+    });
+    let gateway = balanced(&[&one, &dying, &two], "balance = 'round_robin'");
+    let mut client = gateway.client();
+    let mut failed = 0;
+    for _ in 0..60 {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+        let status = client.response_to("POST").status;
+        assert!(status == 200 || status == 502, "{status}");
+        failed += usize::from(status == 502);
+    }
+    assert_eq!(failed, dying.requests().len(), "each that was on the wire, and no other");
+    assert_eq!(failed, 5, "until it was ejected");
+    assert_eq!(one.requests().len() + two.requests().len(), 55);
+}
+
+#[test]
+fn retries_end_with_their_budget() {
+    let dying = Origin::start(|exchange| {
+        exchange.body()?;
+        Ok(After::Close)
+    });
+    let gateway =
+        balanced(&[&dying], "retry = { attempts = 3, budget = '10%' }\nejection.failures = 0");
+    let mut client = gateway.client();
+    for _ in 0..100 {
+        assert_eq!(client.get("/").status, 502);
+    }
+    // Ten to begin with, and ten for a hundred requests.
+    let tries = dying.requests().len();
+    assert!((118..=121).contains(&tries), "{tries}");
+}
+
+#[test]
+fn an_ejected_endpoint_comes_back() {
+    let well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let shared = well.clone();
+    let other = Origin::saying("other");
+    let sick = Origin::start(move |exchange| {
+        exchange.body()?;
+        match shared.load(std::sync::atomic::Ordering::Relaxed) {
+            true => exchange.answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"),
+            false => Ok(After::Close),
+        }
+    });
+    let lines = "balance = 'round_robin'\nejection = { failures = 1, duration = '100ms' }";
+    let gateway = balanced(&[&sick, &other], lines);
+    let mut client = gateway.client();
+    while gateway.metric("gateway_upstream_ejections_total{upstream=\"main\"}") < 1.0 {
+        assert_eq!(client.get("/").text(), "other");
+    }
+    well.store(true, std::sync::atomic::Ordering::Relaxed);
+    until("it to be asked again", || client.get("/").text() == "well");
+}
+
+#[test]
+fn weights_and_backups() {
+    let origins = ["heavy", "light", "backup"].map(Origin::saying);
+    let [heavy, light, backup] = origins.each_ref().map(|origin| origin.address);
+    let (dead, _held) = closed_port();
+    let upstreams = |first| {
+        let endpoints = format!(
+            "endpoints = [{{ address = '{first}', weight = 3 }}, '{light}', \
+             {{ address = '{backup}', backup = true }}]"
+        );
+        format!("{endpoints}\nbalance = 'round_robin'")
+    };
+    let start = |first: std::net::SocketAddr| {
+        set_up().set("upstreams.main", &upstreams(first)).route("upstream = 'main'").start()
+    };
+    let gateway = start(heavy);
+    let mut client = gateway.client();
+    let said: Vec<_> = (0..40).map(|_| client.get("/").text()).collect();
+    let count = |name: &str| said.iter().filter(|said| *said == name).count();
+    assert_eq!((count("heavy"), count("light"), count("backup")), (30, 10, 0));
+
+    // Without the others it is asked.
+    let endpoints = format!("endpoints = ['{dead}', {{ address = '{backup}', backup = true }}]");
+    let gateway = set_up().set("upstreams.main", &endpoints).route("upstream = 'main'").start();
+    assert_eq!(gateway.get("/").text(), "backup");
+}
+
+#[test]
+fn the_same_clients_find_the_same_endpoint() {
+    let origins = ["a", "b", "c", "d"].map(Origin::saying);
+    let all: Vec<_> = origins.iter().collect();
+    let lines = "balance = 'consistent_hash'\nhash_on = 'header:x-user'";
+    let ask = |gateway: &Gateway, user: usize| {
+        let mut client = gateway.client();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n\r\n"));
+        client.response().text()
+    };
+    let whole = balanced(&all, lines);
+    let first: Vec<_> = (0..60).map(|user| ask(&whole, user)).collect();
+    assert_eq!(first, (0..60).map(|user| ask(&whole, user)).collect::<Vec<_>>());
+    for origin in ["a", "b", "c", "d"] {
+        assert!(first.iter().any(|said| said == origin), "{first:?}");
+    }
+    // Another machine, without the last: only its own move.
+    let smaller = balanced(&all[..3], lines);
+    for (user, before) in first.iter().enumerate() {
+        let now = ask(&smaller, user);
+        assert!(now == *before || before == "d", "{user}: {before} to {now}");
+    }
 }

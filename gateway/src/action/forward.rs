@@ -79,8 +79,9 @@ impl Forward<'_> {
         Ok(Forwarded { persistent, surplus: upload.surplus })
     }
 
-    /// Tries a kept connection, and once more a fresh one if that was dead. Returns whether the
-    /// client was told that its connection stays open.
+    /// Tries a kept connection, once more a fresh one if that was dead, and other endpoints if one fails
+    /// while the request may be sent again. Returns whether the client was told that its connection
+    /// stays open.
     async fn tries(
         &self,
         out: &mut Buffer,
@@ -90,16 +91,29 @@ impl Forward<'_> {
     ) -> Result<bool, Error> {
         let Self { resources, upstream, .. } = *self;
         let Upload { request, context, .. } = *upload;
-        let mut fresh = false;
+        let point = upstream.affinity().and_then(|affinity| affinity.point(request));
+        // Only what may be processed twice may be sent twice (RFC 9110 §9.2.2), and only what is still
+        // here can be.
+        let replayable = upload.body.is_done() && request.head.method.is_idempotent();
+        let mut tried = Vec::new();
+        let (mut fresh, mut sent, mut failure) = (false, 0, None);
+        upstream.begin_request();
         loop {
-            let mut lease = upstream.checkout(fresh).await?;
+            let lease = upstream.checkout(point, &mut tried, fresh).await;
+            let mut lease = lease.map_err(|error| failure.unwrap_or(error))?;
             context.endpoint.set(Some(lease.address()));
             self.announce(&mut lease, request).await?;
             upstream.metrics().requests.add(1);
             let head_by = Cell::new(Deadline::NEVER);
             let metrics = upstream.metrics();
             let response = Response { resources, request, context, metrics, head_by: &head_by };
-            match exchange(&mut lease, out, upload, &response, reader, responder).await {
+            let may_be_stale = replayable && lease.is_reused();
+            let ended =
+                exchange(&mut lease, out, upload, &response, reader, responder, may_be_stale).await;
+            if let Some(latency) = context.upstream_duration.get() {
+                lease.note_answer(latency);
+            }
+            match ended {
                 Ok(Ended { tunnel: Some(writer), .. }) => {
                     let sent_ahead = request.bytes.get(request.head.len..).unwrap_or_default();
                     context.consumed.set(request.bytes.len());
@@ -116,16 +130,22 @@ impl Forward<'_> {
                     }
                     return Ok(ended.persistent);
                 }
-                Err(error) if error.is_retry_safe() && !fresh => {
-                    upstream.metrics().retries.add(1);
-                    fresh = true;
-                }
+                Err(Error::Stale) if !fresh => fresh = true,
                 Err(error) => {
-                    let failed = error.side() == Side::Upstream;
-                    upstream.metrics().failures.add(u64::from(failed));
-                    return Err(error);
+                    sent += 1;
+                    if error.side() == Side::Upstream {
+                        upstream.metrics().failures.add(1);
+                        upstream.note_failure(lease.index());
+                    }
+                    let unanswered = error == Error::UpstreamGone && responder.is_some();
+                    if !replayable || !unanswered || !upstream.may_retry(sent) {
+                        return Err(error);
+                    }
+                    upstream.leave_out(lease.index(), &mut tried);
+                    (fresh, failure) = (true, Some(error));
                 }
             }
+            upstream.metrics().retries.add(1);
         }
     }
 
@@ -151,12 +171,10 @@ async fn exchange<'w>(
     response: &Response<'_, '_>,
     reader: &mut Reader,
     responder: &mut Option<Responder<'w>>,
+    may_be_stale: bool,
 ) -> Result<Ended<'w>, Error> {
-    let Upload { resources, request, context, .. } = *upload;
+    let Upload { resources, context, .. } = *upload;
     let sent_at_once = upload.body.is_done();
-    // Only what may be processed twice may be sent twice (RFC 9110 §9.2.2), and only what is still
-    // here can be.
-    let may_be_stale = lease.is_reused() && sent_at_once && request.head.method.is_idempotent();
     let stream = &mut lease.stream;
     let sent = match stream.writer.write_all(out, resources.timeouts.body).await {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {

@@ -7,21 +7,18 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::policies::Policies;
-use super::values::{cores, endpoint, interface};
-use super::{Config, Listener, Overrides, flags, routes, tls, values};
+use super::values::{cores, interface};
+use super::{Config, Listener, Overrides, flags, routes, tls, upstreams, values};
 use crate::document::problem::{Place, Problem};
 use crate::document::section::{Section, read_document};
 use crate::document::units::{byte_rate, bytes, duration, rate};
 use crate::document::value::{Document, Kind};
-use crate::document::values::{
-    address, boolean, check_name, integer, network, once, path, text, word,
-};
+use crate::document::values::{address, boolean, integer, network, once, path, text, word};
 use crate::exchange::{Limits, Pages, ProxyProtocol, Timeouts, Trust};
 use crate::http::forwarded;
-use crate::net::proxy_protocol;
 use crate::net::rt::Driver;
 use crate::telemetry::access_log;
-use crate::{upstream, xdp};
+use crate::xdp;
 
 /// The upstream that `--upstream` makes.
 pub(super) const UPSTREAM_DEFAULT: &str = "default";
@@ -48,13 +45,6 @@ const PROXY_PROTOCOL: [(&str, ProxyProtocol); 3] = [
     ("required", ProxyProtocol::Required),
 ];
 
-/// What `upstreams.NAME.proxy_protocol` may be.
-const PROXY_PROTOCOL_OUT: [(&str, Option<proxy_protocol::Version>); 3] = [
-    ("off", None),
-    ("v1", Some(proxy_protocol::Version::V1)),
-    ("v2", Some(proxy_protocol::Version::V2)),
-];
-
 /// What `listeners.forwarded_field` may be.
 const FORWARDED_FIELDS: [(&str, forwarded::Source); 2] = [
     ("x-forwarded-for", forwarded::Source::XForwarded),
@@ -64,7 +54,6 @@ const FORWARDED_FIELDS: [(&str, forwarded::Source); 2] = [
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const TUNNEL_DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
-const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
 const TRUSTED_HINT: &str = "write [\"10.0.0.0/8\"]";
@@ -72,7 +61,7 @@ const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-inte
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// No timeout can be switched off.
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 /// Zero stops at once.
 const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// A start line and a few fields must fit; a buffer of the upper end is held per busy connection.
@@ -120,7 +109,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let admin = root.table("admin", |table| admin(table, &listeners));
     let access_log = root.table("access_log", access_log);
     let xdp = root.has("xdp").then(|| root.table("xdp", xdp));
-    let upstreams = upstreams(root);
+    let upstreams = upstreams::read(root);
     let routes = routes::read(root, &upstreams, &mut policies);
     Config {
         cores,
@@ -325,31 +314,4 @@ fn xdp(table: &mut Section<'_>) -> xdp::Settings {
         ipv6_prefix: table.value("ipv6_prefix", 64, integer(1..=128)),
         object: table.optional("object", path),
     }
-}
-
-fn upstreams(root: &mut Section<'_>) -> Vec<upstream::Spec> {
-    let mut upstreams = Vec::new();
-    root.named_tables("upstreams", |name, table| {
-        if let Err(message) = check_name(name) {
-            table.reject(message);
-        }
-        let mut seen = HashSet::new();
-        let tls = table.has("tls").then(|| table.table("tls", tls::towards_endpoints));
-        upstreams.push(upstream::Spec {
-            name: name.to_owned(),
-            endpoints: table.list("endpoints", "write [\"127.0.0.1:9000\"]", |kind| {
-                once(&mut seen, endpoint(kind)?, kind)
-            }),
-            idle_connections: table.value("idle_connections", 64, integer(0..=10_000)),
-            idle_timeout: table.value("idle_timeout", IDLE_TIMEOUT_DEFAULT, duration(TIMEOUT)),
-            proxy_protocol: table.value("proxy_protocol", None, |kind| {
-                match word(&PROXY_PROTOCOL_OUT)(kind)? {
-                    Some(_) if tls.is_some() => Err("cannot be had together with tls".to_owned()),
-                    version => Ok(version),
-                }
-            }),
-            tls,
-        });
-    });
-    upstreams
 }

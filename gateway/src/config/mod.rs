@@ -11,6 +11,7 @@ mod lint;
 mod policies;
 mod routes;
 mod tls;
+mod upstreams;
 mod values;
 
 use std::fs::File;

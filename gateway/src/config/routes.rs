@@ -6,12 +6,13 @@ use super::Route;
 use super::check::BODY_BYTES;
 use super::policies::Policies;
 use crate::action::rewrite::Rewrite;
-use crate::action::split::{Split, Sticky};
+use crate::action::split::Split;
 use crate::action::{Action, Redirect, Respond};
 use crate::document::section::Section;
 use crate::document::units::bytes;
 use crate::document::value::Kind;
 use crate::document::values::{integer, network, parsed, text, word};
+use crate::exchange::Affinity;
 use crate::exchange::template::Template;
 use crate::http::ambiguity::{Ambiguities, Ambiguity};
 use crate::http::headers::is_token_byte;
@@ -146,20 +147,24 @@ fn split(table: &mut Section<'_>, upstreams: &BTreeMap<String, usize>) -> Option
         let weight = table.value("weight", 1, integer(0..=1_000_000));
         shares.extend(upstream.map(|upstream| (upstream, weight)));
     });
-    let sticky = table.optional("sticky", |kind| {
-        let text = text(kind)?;
-        let (kind, name) = text.split_once(':').unwrap_or((text, ""));
-        match kind {
-            "client" if name.is_empty() => Ok(Sticky::Client),
-            "header" => Ok(Sticky::Field(token(name)?.to_owned())),
-            "cookie" => Ok(Sticky::Cookie(token(name)?.to_owned())),
-            _ => Err("must be \"client\", \"header:NAME\" or \"cookie:NAME\"".to_owned()),
-        }
-    });
+    let sticky = table.optional("sticky", affinity);
     if table.is_right() && shares.iter().all(|(_, weight)| *weight == 0) {
         table.reject_value("split", "one weight at least must be above 0");
     }
     (!shares.is_empty()).then_some(Split { shares, sticky })
+}
+
+/// `"client"`, `"path"`, `"header:NAME"` or `"cookie:NAME"`.
+pub(super) fn affinity(kind: &Kind) -> Result<Affinity, String> {
+    let text = text(kind)?;
+    let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+    match kind {
+        "client" if name.is_empty() => Ok(Affinity::Client),
+        "path" if name.is_empty() => Ok(Affinity::Path),
+        "header" => Ok(Affinity::Field(token(name)?.to_owned())),
+        "cookie" => Ok(Affinity::Cookie(token(name)?.to_owned())),
+        _ => Err("must be \"client\", \"path\", \"header:NAME\" or \"cookie:NAME\"".to_owned()),
+    }
 }
 
 fn respond(table: &mut Section<'_>) -> Respond {

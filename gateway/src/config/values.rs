@@ -68,7 +68,7 @@ pub(super) fn endpoint(kind: &Kind) -> Result<EndpointSpec, String> {
             .then(|| host.to_ascii_lowercase()),
     };
     let host = address.ok_or_else(|| wrong("write a DNS name or an IP address before the port"))?;
-    Ok(EndpointSpec { host, port })
+    Ok(EndpointSpec { host, port, weight: 1, backup: false })
 }
 
 pub(super) fn interface(kind: &Kind) -> Result<String, String> {

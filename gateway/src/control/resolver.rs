@@ -20,8 +20,12 @@ fn resolve_upstream(upstream: &Spec) -> Result<Vec<Address>, Error> {
             host: endpoint.host.clone(),
             source,
         })?;
-        let host = || endpoint.host.clone();
-        addresses.extend(resolved.into_iter().map(|socket| Address { socket, host: host() }));
+        addresses.extend(resolved.into_iter().map(|socket| Address {
+            socket,
+            host: endpoint.host.clone(),
+            weight: endpoint.weight,
+            backup: endpoint.backup,
+        }));
     }
     Ok(addresses)
 }
@@ -47,10 +51,18 @@ mod tests {
     use std::time::Duration;
 
     fn upstream(name: &str, hosts: &[&str]) -> Spec {
-        let endpoint = |host: &&str| EndpointSpec { host: (*host).to_owned(), port: 9001 };
+        let endpoint = |host: &&str| EndpointSpec {
+            host: (*host).to_owned(),
+            port: 9001,
+            weight: 1,
+            backup: false,
+        };
         Spec {
             name: name.to_owned(),
             endpoints: hosts.iter().map(endpoint).collect(),
+            balance: Default::default(),
+            ejection: Default::default(),
+            retry: Default::default(),
             idle_connections: 1,
             idle_timeout: Duration::from_secs(1),
             proxy_protocol: None,
@@ -65,6 +77,8 @@ mod tests {
         let address = |socket: &str, host: &str| Address {
             socket: socket.parse().unwrap(),
             host: host.to_owned(),
+            weight: 1,
+            backup: false,
         };
         assert_eq!(
             resolved.unwrap(),

@@ -155,6 +155,35 @@ impl<'a> Section<'a> {
         read
     }
 
+    /// The elements of the array at `key`, at least one, each of which may be written short or as a table.
+    pub(crate) fn list_or_tables<T>(
+        &mut self,
+        key: &'static str,
+        hint: &str,
+        mut short: impl FnMut(&Kind) -> Result<T, String>,
+        mut table: impl FnMut(&mut Section<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let mut read = Vec::new();
+        match self.take(key) {
+            Some(Value { kind: Kind::List(elements), .. }) if !elements.is_empty() => {
+                for (position, element) in elements.iter().enumerate() {
+                    let name = format!("{key}[{position}]");
+                    match &element.kind {
+                        Kind::Table(_) => self.element(element, &name, "", |section| {
+                            read.extend(table(section));
+                        }),
+                        kind => match short(kind) {
+                            Ok(value) => read.push(value),
+                            Err(message) => self.wrong(element.place, &name, message),
+                        },
+                    }
+                }
+                read
+            }
+            _ => self.list(key, hint, short),
+        }
+    }
+
     /// The position of the name at `key` among `names`; a problem if there is none.
     pub(crate) fn reference(
         &mut self,

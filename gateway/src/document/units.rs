@@ -63,6 +63,20 @@ pub(crate) fn byte_rate(range: RangeInclusive<u64>) -> impl Fn(&Kind) -> Result<
     }
 }
 
+/// `"20%"`.
+pub(crate) fn percent(range: RangeInclusive<u32>) -> impl Fn(&Kind) -> Result<u32, String> {
+    move |kind| {
+        let number = match kind {
+            Kind::Text(text) => text.strip_suffix('%').and_then(|number| number.parse().ok()),
+            _ => None,
+        };
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            let (start, end) = (range.start(), range.end());
+            format!("must be {start}% to {end}%: write \"20%\"")
+        })
+    }
+}
+
 /// `50`, `0.5`, `"50"`, `"50/s"` or `"30/m"`, per second.
 pub(crate) fn rate(range: RangeInclusive<f64>) -> impl Fn(&Kind) -> Result<f64, String> {
     move |kind| {

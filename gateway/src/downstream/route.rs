@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::Shared;
 use crate::action::rewrite::{Rewrite, Rewritten};
-use crate::action::split::{Sticky, Value};
 use crate::action::{Action, split::Split};
+use crate::exchange::affinity::{Affinity, point};
 use crate::exchange::{Context, Error, Request};
 use crate::http::ambiguity::Ambiguities;
 use crate::http::{Reject, target};
@@ -97,8 +97,8 @@ pub fn choose(
         return Some(only);
     }
     let any = shared.resources.request_ids.make();
-    let value = split.sticky.as_ref().and_then(|sticky| sticky.value(request));
-    if let (None, Some(Sticky::Cookie(name))) = (value, &split.sticky) {
+    let own = split.sticky.as_ref().and_then(|sticky| sticky.point(request));
+    if let (None, Some(Affinity::Cookie(name))) = (own, &split.sticky) {
         let id = String::from_utf8_lossy(&any);
         let secure = if request.client.scheme == "https" { "; Secure" } else { "" };
         let cookie = format!(
@@ -106,5 +106,5 @@ pub fn choose(
         );
         context.response_edits.borrow_mut().add(Bytes::from_static(b"set-cookie"), cookie.into());
     }
-    split.at(value.unwrap_or(Value::Text(&any)).point())
+    split.at(own.unwrap_or_else(|| point(&any)))
 }

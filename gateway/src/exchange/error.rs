@@ -170,11 +170,6 @@ impl Error {
         }
     }
 
-    /// Whether the endpoint cannot have acted on the request, so that it may be sent again.
-    pub fn is_retry_safe(self) -> bool {
-        self == Self::Stale
-    }
-
     /// What happened, for the access log.
     pub fn message(self) -> &'static str {
         match self {

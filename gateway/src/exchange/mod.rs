@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "counters are read by the control thread")]
 
+pub mod affinity;
 pub mod context;
 pub mod error;
 pub mod pages;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use affinity::Affinity;
 pub use context::{Context, Request};
 pub use error::{Error, Side};
 pub use pages::{Page, Pages};

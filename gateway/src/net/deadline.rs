@@ -46,6 +46,11 @@ impl Deadline {
         Self(tv_sec.unsigned_abs() * 1000 + tv_nsec.unsigned_abs() / 1_000_000)
     }
 
+    /// Milliseconds since a point in the past that is the same for all of the machine.
+    pub fn millis(self) -> u64 {
+        self.0
+    }
+
     /// The point in time `duration` from now.
     pub fn after(duration: Duration) -> Self {
         Self(Self::now().0.saturating_add(millis(duration)))

@@ -277,8 +277,10 @@ pub struct Upstream {
     pub connect_failures: Counter,
     /// Requests that failed after a connection stood.
     pub failures: Counter,
-    /// Requests sent again because a kept connection had died.
+    /// Requests sent again.
     pub retries: Counter,
+    /// Times an endpoint was not asked for a while.
+    pub ejections: Counter,
     /// Time from a request sent to its response's head.
     pub response_duration: Histogram,
 }

@@ -14,7 +14,7 @@ use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Offence, Upstream,
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 35] = [
+pub const NAMES: [&str; 36] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -46,6 +46,7 @@ pub const NAMES: [&str; 35] = [
     "gateway_upstream_connect_failures_total",
     "gateway_upstream_failures_total",
     "gateway_upstream_retries_total",
+    "gateway_upstream_ejections_total",
     "gateway_upstream_response_duration_seconds",
     "gateway_xdp_packets_total",
     "process_open_fds",
@@ -147,7 +148,7 @@ const WORKER_ROWS: [WorkerRow; 9] = [
 /// A metric labelled by upstream that is one number of each worker's row for it.
 type UpstreamRow = (&'static str, Kind, &'static str, fn(&Upstream) -> u64);
 
-const UPSTREAM_ROWS: [UpstreamRow; 6] = [
+const UPSTREAM_ROWS: [UpstreamRow; 7] = [
     (
         "gateway_upstream_requests_total",
         Kind::Counter,
@@ -181,8 +182,14 @@ const UPSTREAM_ROWS: [UpstreamRow; 6] = [
     (
         "gateway_upstream_retries_total",
         Kind::Counter,
-        "Requests sent again because a kept connection had died.",
+        "Requests sent again, to a fresh connection or another endpoint.",
         |upstream| upstream.retries.value(),
+    ),
+    (
+        "gateway_upstream_ejections_total",
+        Kind::Counter,
+        "Times an endpoint failed too often and was not asked for a while.",
+        |upstream| upstream.ejections.value(),
     ),
 ];
 

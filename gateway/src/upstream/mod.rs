@@ -2,20 +2,23 @@
 
 #![expect(clippy::disallowed_types, reason = "counters are read by the control thread")]
 
-mod balance;
+pub mod balance;
+pub mod load;
 mod pool;
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::exchange::Error;
+use crate::exchange::{Affinity, Error};
 use crate::net::{Buffers, Deadline, Deadlines, Stream, proxy_protocol};
 use crate::telemetry::metrics;
 use crate::tls::{self, Connector};
-use balance::RoundRobin;
+use balance::{Balance, Chooser};
+use load::{Ejection, Load};
 use pool::Endpoint;
 
 /// One upstream as configured. Addresses come later: control resolves names before a worker starts.
@@ -25,6 +28,12 @@ pub struct Spec {
     pub name: String,
     /// At least one.
     pub endpoints: Vec<EndpointSpec>,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// When one is not asked for a while.
+    pub ejection: Ejection,
+    /// When a request is sent again.
+    pub retry: Retry,
     /// Idle connections kept per worker.
     pub idle_connections: usize,
     /// How long one of them may idle.
@@ -42,6 +51,10 @@ pub struct Address {
     pub socket: SocketAddr,
     /// The host it was configured by.
     pub host: String,
+    /// Its share beside others.
+    pub weight: u32,
+    /// Whether it is asked only when no others are left.
+    pub backup: bool,
 }
 
 /// One `host:port` as written: the host is a name or an address without brackets.
@@ -51,7 +64,30 @@ pub struct EndpointSpec {
     pub host: String,
     /// Never 0.
     pub port: u16,
+    /// Its share beside others, for each of its addresses.
+    pub weight: u32,
+    /// Whether it is asked only when no others are left.
+    pub backup: bool,
 }
+
+/// When a request is sent again, to another endpoint if there is one. Only what is idempotent and still
+/// whole at hand is, and only while no byte of an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Times beyond the first.
+    pub attempts: u32,
+    /// How many of a worker's requests may be such times, percent; some are free.
+    pub budget: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 1, budget: 20 }
+    }
+}
+
+/// Retries a worker has at first, and saves at most.
+const RETRIES_SAVED: f64 = 10.0;
 
 /// What all endpoints of one upstream have in common on one worker.
 pub struct Settings {
@@ -82,21 +118,30 @@ pub struct Upstream {
     /// What routes call it.
     pub name: Rc<str>,
     endpoints: Vec<Rc<Endpoint>>,
-    balance: RoundRobin,
+    /// In the same order.
+    loads: Vec<Rc<Load>>,
+    chooser: Chooser,
+    /// Retries that the budget has left.
+    retries_left: Cell<f64>,
     settings: Rc<Settings>,
 }
 
 impl Upstream {
-    /// An upstream without connections that asks the endpoint `first` first.
-    pub fn new(addresses: &[Address], first: usize, settings: Settings) -> Self {
+    /// An upstream without connections for this worker.
+    pub fn new(addresses: &[Address], worker: usize, settings: Settings) -> Self {
         let settings = Rc::new(settings);
+        let named = |address: &Address| (address.socket.to_string(), address.weight);
+        let names: Vec<_> = addresses.iter().map(named).collect();
+        let new_load = |address: &Address| Rc::new(Load::new(address.weight, address.backup));
         Self {
             name: settings.spec.name.as_str().into(),
             endpoints: addresses
                 .iter()
                 .map(|address| Endpoint::new(address.clone(), Rc::clone(&settings)))
                 .collect(),
-            balance: RoundRobin::new(first),
+            loads: addresses.iter().map(new_load).collect(),
+            chooser: Chooser::new(settings.spec.balance.clone(), &names, worker as u64),
+            retries_left: Cell::new(RETRIES_SAVED),
             settings,
         }
     }
@@ -118,39 +163,104 @@ impl Upstream {
         self.settings.metrics()
     }
 
-    /// A connection to the endpoint whose turn it is, or to the next one that accepts. A kept one
-    /// is taken unless `fresh` is asked for.
+    /// What of requests decides where they go, if anything.
+    pub fn affinity(&self) -> Option<&Affinity> {
+        self.chooser.affinity()
+    }
+
+    /// A connection to the endpoint that is chosen for the request at this point, or to the next one
+    /// that accepts; none of those `tried`, to which those that fail here are added. A kept one is taken
+    /// unless `fresh` is asked for.
     ///
     /// # Errors
     /// When none accepts.
-    pub async fn checkout(&self, fresh: bool) -> Result<Lease, Error> {
+    pub async fn checkout(
+        &self,
+        point: Option<u64>,
+        tried: &mut Vec<usize>,
+        fresh: bool,
+    ) -> Result<Lease, Error> {
         let mut error = Error::Unavailable;
-        for index in self.balance.order(self.endpoints.len()) {
-            let Some(endpoint) = self.endpoints.get(index) else { continue };
+        let now = Deadline::now().millis();
+        while let Some(index) = self.chooser.choose(&self.loads, tried, now, point) {
+            let (Some(endpoint), Some(load)) = (self.endpoints.get(index), self.loads.get(index))
+            else {
+                break;
+            };
+            let turn = Turn::new(load);
+            let endpoint = Rc::clone(endpoint);
             if !fresh && let Some(stream) = endpoint.take() {
-                return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: true });
+                return Ok(Lease { stream, endpoint, turn, index, reused: true });
             }
             // Boxed, because most exchanges find a kept connection, and its timer would make every
             // exchange's future larger and oddly aligned.
-            match Box::pin(self.connect(endpoint)).await {
+            match Box::pin(self.connect(&endpoint)).await {
                 Ok(stream) => {
                     self.metrics().connections.add(1);
-                    return Ok(Lease { stream, endpoint: Rc::clone(endpoint), reused: false });
+                    return Ok(Lease { stream, endpoint, turn, index, reused: false });
                 }
                 Err(failure) => {
                     self.metrics().connect_failures.add(1);
+                    self.note_failure(index);
+                    tried.push(index);
                     error = failure;
                 }
             }
         }
         Err(error)
     }
+
+    /// Takes down that an endpoint has failed, and does not ask it for a while when that happens too
+    /// often, unless too many are not asked already.
+    pub fn note_failure(&self, index: usize) {
+        let ejection = &self.settings.spec.ejection;
+        let Some(load) = self.loads.get(index) else { return };
+        if !load.failed(ejection) {
+            return;
+        }
+        let now = Deadline::now().millis();
+        let ejected = self.loads.iter().filter(|load| load.is_ejected(now)).count();
+        if (ejected + 1) * 100 > self.loads.len() * ejection.share_max as usize {
+            return;
+        }
+        let time = load.ejection_time(ejection);
+        load.eject(now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
+        self.metrics().ejections.add(1);
+        if let Some(endpoint) = self.endpoints.get(index) {
+            let (upstream, endpoint) = (&*self.name, endpoint.address.socket);
+            tracing::warn!(upstream, %endpoint, "failed too often, not asked for {time:?}");
+        }
+    }
+
+    /// Adds an endpoint to those tried; when none is left, it may be tried again.
+    pub fn leave_out(&self, index: usize, tried: &mut Vec<usize>) {
+        tried.push(index);
+        if tried.len() >= self.endpoints.len() {
+            tried.clear();
+        }
+    }
+
+    /// A request is about to be sent, which earns a part of a retry.
+    pub fn begin_request(&self) {
+        let earned = f64::from(self.settings.spec.retry.budget) / 100.0;
+        self.retries_left.set((self.retries_left.get() + earned).min(RETRIES_SAVED));
+    }
+
+    /// Whether a request that has been sent so many times may be sent once more. Counts it.
+    pub fn may_retry(&self, sent: u32) -> bool {
+        let left = self.retries_left.get();
+        let may = sent <= self.settings.spec.retry.attempts && left >= 1.0;
+        if may {
+            self.retries_left.set(left - 1.0);
+        }
+        may
+    }
 }
 
 impl Upstream {
     async fn connect(&self, endpoint: &Endpoint) -> Result<Stream, Error> {
         let Settings { connect_timeout, deadlines, connector, buffers, .. } = &*self.settings;
-        let Address { socket, host } = &endpoint.address;
+        let Address { socket, host, .. } = &endpoint.address;
         let failed = |error: io::Error, otherwise: Error| {
             tracing::debug!(upstream = &*self.name, endpoint = %socket, %error, "connect failed");
             if error.kind() == io::ErrorKind::TimedOut {
@@ -181,11 +291,29 @@ impl Upstream {
     }
 }
 
+/// A request that counts as in flight at an endpoint for as long as this lives.
+struct Turn(Rc<Load>);
+
+impl Turn {
+    fn new(load: &Rc<Load>) -> Self {
+        load.begin();
+        Self(Rc::clone(load))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// A connection to an endpoint for one exchange. Dropping it closes the connection.
 pub struct Lease {
     /// The connection.
     pub stream: Stream,
     endpoint: Rc<Endpoint>,
+    turn: Turn,
+    index: usize,
     reused: bool,
 }
 
@@ -195,9 +323,20 @@ impl Lease {
         self.reused
     }
 
+    /// The endpoint's position in its upstream.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// The endpoint's address.
     pub fn address(&self) -> SocketAddr {
         self.endpoint.address.socket
+    }
+
+    /// Takes down how long the endpoint took to begin its answer.
+    pub fn note_answer(&self, latency: Duration) {
+        let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.turn.0.answered(latency, Deadline::now().millis());
     }
 
     /// Keeps the connection for another exchange. Only for one whose request went out whole, whose
