@@ -1,6 +1,6 @@
 //! What the command line may say. What it means is decided in `main` and in `config`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -16,6 +16,7 @@ Examples:
   gateway run --config gateway.toml
   gateway run --config gateway.toml --xdp-interface eth0 --conn-rate 50/s --xdp-enforce
   gateway check gateway.toml
+  gateway explain GET https://api.example.com/orders/7 --config gateway.toml
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration.";
 
@@ -42,8 +43,32 @@ pub enum Command {
         /// The file to check.
         file: PathBuf,
     },
+    /// Say what would become of a request, and why, without sending it.
+    Explain(Explain),
     /// Print the version.
     Version,
+}
+
+/// A request to explain.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Its method, such as GET
+    pub method: String,
+
+    /// Where it goes, such as https://api.example.com/orders/7
+    pub url: String,
+
+    /// Configuration file (TOML)
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// A field of its head; repeatable
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub fields: Vec<String>,
+
+    /// Where it comes from
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub from: IpAddr,
 }
 
 /// Flags of `gateway run`; each wins over the file.

@@ -23,6 +23,7 @@ pub mod action;
 pub mod xdp;
 
 pub mod config;
+pub mod explain;
 
 pub mod downstream;
 pub mod worker;

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use clap::Parser;
 use gateway::cli::{Cli, Command};
 use gateway::config::{self, Overrides};
+use gateway::explain::{Question, explain};
 use gateway::{control, telemetry};
 
 fn main() -> ExitCode {
@@ -31,6 +32,14 @@ fn execute(command: Command) -> Result<(), u8> {
                 eprintln!("{}: warning: {warning}", file.display());
             }
             println!("{}: ok", file.display());
+        }
+        Command::Explain(asked) => {
+            let load =
+                config::load(Some(&asked.config), &Overrides::default(), &control::usable_cpus());
+            let config = load.map_err(|error| fail(error.exit_code(), error))?;
+            let (method, url, fields) = (asked.method, asked.url, asked.fields);
+            let question = Question { method, url, fields, source: asked.from };
+            print!("{}", explain(&config, &question).map_err(|error| fail(2, error))?);
         }
         Command::Version => println!("gateway {}", env!("CARGO_PKG_VERSION")),
     }

@@ -20,6 +20,7 @@ mod connections;
 mod drain;
 mod driver;
 mod endpoints;
+mod explain;
 mod forwarding;
 mod greedy;
 mod hygiene;

@@ -28,7 +28,7 @@ use crate::action::rewrite::Rewrite;
 use crate::exchange::{Limits, Pages, Timeouts, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
-use crate::routing::{Conditions, HostPattern, PathPattern};
+use crate::routing::{Conditions, Entry, HostPattern, PathPattern, Table};
 use crate::telemetry::access_log;
 use crate::{policy, upstream, xdp};
 
@@ -102,6 +102,17 @@ impl Config {
             *settings = settings.reread(wrong);
         }
         config
+    }
+
+    /// The routes by what they are for; `target` makes of each what a look-up finds.
+    pub fn table<T>(&self, mut target: impl FnMut(usize, &Route) -> T) -> Table<T> {
+        Table::new(self.routes.iter().enumerate().map(|(index, route)| Entry {
+            priority: route.priority,
+            host: route.host.clone(),
+            path: route.path.clone(),
+            conditions: route.conditions.count(),
+            target: target(index, route),
+        }))
     }
 
     /// The files that TLS is set up from.

@@ -122,6 +122,11 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     Some(number.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(*factor))
 }
 
+/// A size as a configuration has it.
+pub(crate) fn shown_bytes(bytes: u64) -> String {
+    show(bytes, &BYTES)
+}
+
 /// In the largest unit that leaves a whole number.
 fn show(number: u64, units: &[(&str, u64)]) -> String {
     let whole =

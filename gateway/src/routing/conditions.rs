@@ -1,5 +1,6 @@
 //! What a route asks of a request beside its host and path.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -56,6 +57,17 @@ pub enum Unmet<'a> {
     Query(&'a str),
     /// All others are met.
     Method,
+}
+
+impl fmt::Display for Unmet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source => f.write_str("from is another"),
+            Self::Field(name) => write!(f, "header {name} does not fit"),
+            Self::Query(name) => write!(f, "query {name} does not fit"),
+            Self::Method => f.write_str("method is another"),
+        }
+    }
 }
 
 impl Conditions {

@@ -1,5 +1,6 @@
 //! Hosts: what a route may ask of them, and how a request's host is made comparable.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -19,6 +20,17 @@ pub(super) const NAME_BYTES_MAX: usize = 253;
 
 /// Bytes of one label (RFC 1035 §2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
+
+/// As a configuration has it.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
 
 impl FromStr for HostPattern {
     type Err = String;

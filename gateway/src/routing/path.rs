@@ -1,6 +1,7 @@
 //! Paths: what a route may ask of them, and the routes of one host by path.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::str::FromStr;
 
 use super::{Pattern, insert_length, key};
@@ -15,6 +16,17 @@ pub enum PathPattern {
     Prefix(String),
     /// Every path that matches.
     Pattern(Pattern),
+}
+
+/// As a configuration has it.
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Pattern(pattern) => write!(f, "~{}", pattern.as_str()),
+        }
+    }
 }
 
 impl FromStr for PathPattern {

@@ -16,6 +16,11 @@ pub struct Pattern {
 }
 
 impl Pattern {
+    /// The expression as written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Whether it matches.
     pub fn matches(&self, text: &[u8]) -> bool {
         self.regex.is_match(text)

@@ -34,6 +34,18 @@ pub enum Balance {
     ConsistentHash(Affinity),
 }
 
+impl Balance {
+    /// As a configuration has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::P2c => "p2c",
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::ConsistentHash(_) => "consistent_hash",
+        }
+    }
+}
+
 /// Chooses endpoints for one worker.
 #[derive(Debug)]
 pub struct Chooser {

@@ -7,6 +7,7 @@ pub mod load;
 mod pool;
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -68,6 +69,16 @@ pub struct EndpointSpec {
     pub weight: u32,
     /// Whether it is asked only when no others are left.
     pub backup: bool,
+}
+
+/// As a configuration has it.
+impl fmt::Display for EndpointSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// When a request is sent again, to another endpoint if there is one. Only what is idempotent and still

@@ -26,7 +26,6 @@ use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines, Listener};
 use crate::policy::Policies;
-use crate::routing::{Entry, Table};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
 use crate::tls::{Acceptor, Connector, Tickets};
@@ -204,26 +203,14 @@ impl Lasting {
             }
         });
         let upstreams = upstreams.collect::<io::Result<_>>()?;
-        let routes = config.routes.iter().map(|route| {
-            let body_bytes_max = route.body_bytes.unwrap_or(config.limits.body_bytes);
-            let allow_in_path = route.allow_in_path;
-            let policies = policies(config, &route.policies);
-            let target = Route {
-                conditions: route.conditions.clone(),
-                path: route.path.clone(),
-                action: route.action.clone(),
-                rewrite: route.rewrite.clone(),
-                body_bytes_max,
-                allow_in_path,
-                policies,
-            };
-            Entry {
-                priority: route.priority,
-                host: route.host.clone(),
-                path: route.path.clone(),
-                conditions: route.conditions.count(),
-                target,
-            }
+        let routes = config.table(|_, route| Route {
+            conditions: route.conditions.clone(),
+            path: route.path.clone(),
+            action: route.action.clone(),
+            rewrite: route.rewrite.clone(),
+            body_bytes_max: route.body_bytes.unwrap_or(config.limits.body_bytes),
+            allow_in_path: route.allow_in_path,
+            policies: policies(config, &route.policies),
         });
         let acceptors: Vec<Acceptor> = config
             .tls
@@ -244,7 +231,7 @@ impl Lasting {
             handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
             upstreams,
-            routes: Table::new(routes),
+            routes,
             access_log: self.access_log.clone(),
             report: Box::new(move |client, offence| reports(Report { client, offence })),
             resources: Resources {

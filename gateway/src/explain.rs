@@ -1,0 +1,328 @@
+//! `gateway explain`: what would become of a request, and why. Asks the same code that serves requests,
+//! without a running gateway and without sending anything.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::action::Action;
+use crate::action::split::Split;
+use crate::config::{Config, Listener, Policy, Route};
+use crate::document::units::shown_bytes;
+use crate::exchange::template::Escape;
+use crate::exchange::{Context, Request};
+use crate::http::ambiguity::Ambiguities;
+use crate::http::forward::Client;
+use crate::http::framing::{self, Framing};
+use crate::http::head::RequestHead;
+use crate::http::parse::{self, HeadLimits, Scan};
+use crate::http::target;
+use crate::policy::{Policies, Verdict};
+use crate::routing::Facts;
+
+/// A request as a person describes it.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Its method.
+    pub method: String,
+    /// `http://host/path` or `https://host:port/path?query`.
+    pub url: String,
+    /// Fields as `Name: value`.
+    pub fields: Vec<String>,
+    /// Where it comes from.
+    pub source: IpAddr,
+}
+
+/// Explains what becomes of a request.
+///
+/// # Errors
+/// When the URL is none.
+pub fn explain(config: &Config, question: &Question) -> Result<String, String> {
+    let url = Url::parse(&question.url)?;
+    let mut lines = Lines::default();
+    let Some(listener) = lines.listener(config, &url) else { return Ok(lines.0) };
+    let text = question.text(&url);
+    let mut head = RequestHead::default();
+    let limits = HeadLimits {
+        bytes: config.limits.head_bytes,
+        start_line: config.limits.request_line_bytes,
+        fields: config.limits.fields,
+        underscores: config.limits.underscores,
+    };
+    let bytes = text.as_bytes();
+    let read = parse::request(bytes, &mut Scan::default(), limits, &mut head);
+    let framing = read.and_then(|_| framing::request(&head, bytes));
+    let framing = match framing {
+        Ok(framing) => framing,
+        Err(reject) => {
+            lines.say("answer", format!("{}: {}", reject.status(), reject.reason()));
+            return Ok(lines.0);
+        }
+    };
+    let request = question.request(&url, &head, bytes, framing);
+    lines.request(config, listener, &request);
+    Ok(lines.0)
+}
+
+impl Question {
+    fn text(&self, url: &Url<'_>) -> String {
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, url.target);
+        let is_host = |field: &String| field.to_ascii_lowercase().starts_with("host:");
+        if !self.fields.iter().any(is_host) {
+            let _ = write!(text, "Host: {}\r\n", url.authority);
+        }
+        for field in &self.fields {
+            let _ = write!(text, "{field}\r\n");
+        }
+        text + "\r\n"
+    }
+
+    fn request<'a>(
+        &self,
+        url: &Url<'_>,
+        head: &'a RequestHead,
+        bytes: &'a [u8],
+        framing: Framing,
+    ) -> Request<'a> {
+        Request {
+            head,
+            bytes,
+            framing,
+            persistent: true,
+            upgrade: false,
+            client: Client {
+                chain: "",
+                scheme: if url.is_https { "https" } else { "http" },
+                host: None,
+                trusted: false,
+                request_id: b"",
+                certificate: b"",
+            },
+            source: SocketAddr::new(self.source, 0),
+            destination: None,
+            certificate: None,
+        }
+    }
+}
+
+struct Url<'a> {
+    is_https: bool,
+    authority: &'a str,
+    port: u16,
+    target: String,
+}
+
+impl<'a> Url<'a> {
+    fn parse(text: &'a str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no URL: write \"https://api.example.com/orders/7\"");
+        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let is_https = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(wrong()),
+        };
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(end);
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let host = target::host(authority.as_bytes()).map_err(|_| wrong())?;
+        let port = authority.get(host.len()..).and_then(|port| port.strip_prefix(':'));
+        let default = if is_https { 443 } else { 80 };
+        let port = port.map_or(Ok(default), str::parse).map_err(|_| wrong())?;
+        Ok(Self { is_https, authority, port, target })
+    }
+}
+
+/// What has been said so far.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn say(&mut self, what: &str, text: impl AsRef<str>) {
+        let _ = writeln!(self.0, "{what:<10} {}", text.as_ref());
+    }
+
+    /// The listener whose port it is; where none is, one that speaks the same.
+    fn listener<'c>(&mut self, config: &'c Config, url: &Url<'_>) -> Option<&'c Listener> {
+        let speaks = |listener: &&Listener| listener.tls.is_some() == url.is_https;
+        let at_port = |listener: &&Listener| listener.address.port() == url.port;
+        let all = &config.listeners;
+        let found = all.iter().find(|listener| at_port(listener) && speaks(listener));
+        let wrong_scheme = || all.iter().find(|listener| at_port(listener));
+        let elsewhere = || all.iter().find(speaks);
+        let (listener, note) = match found {
+            Some(listener) => (listener, ""),
+            None => match wrong_scheme() {
+                Some(listener) if url.is_https => {
+                    let at = listener.address;
+                    self.say("listener", format!("{at} speaks plain HTTP: nobody is answered"));
+                    return None;
+                }
+                Some(listener) => {
+                    self.say("listener", format!("{} speaks TLS: 400", listener.address));
+                    return None;
+                }
+                None => match elsewhere() {
+                    Some(listener) => (listener, ", though it has another port"),
+                    None => {
+                        let kind = if url.is_https { "TLS" } else { "plain HTTP" };
+                        self.say("listener", format!("none speaks {kind}"));
+                        return None;
+                    }
+                },
+            },
+        };
+        let tls = listener.tls.and_then(|index| config.tls.get(index));
+        let tls = tls.map(|tls| format!(" with tls {:?}", tls.name)).unwrap_or_default();
+        self.say("listener", format!("{}{tls}{note}", listener.address));
+        Some(listener)
+    }
+
+    fn request(&mut self, config: &Config, listener: &Listener, request: &Request<'_>) {
+        let context = Context::default();
+        if !self.policies(config, &listener.policies, request, &context) {
+            return;
+        }
+        if let Some(port) = listener.redirect.filter(|_| request.client.scheme == "http") {
+            self.say("redirect", format!("308 to HTTPS at port {port}"));
+            return;
+        }
+        let Some((index, route)) = self.route(config, request) else { return };
+        let ambiguity = request.head.target.ambiguities.beyond(route.allow_in_path);
+        if let Some(ambiguity) = ambiguity {
+            let hint = "allow_in_path of the route would take it";
+            self.say("answer", format!("400: {}; {hint}", ambiguity.reason()));
+            return;
+        }
+        if !self.policies(config, &route.policies, request, &context) {
+            return;
+        }
+        let limit = route.body_bytes.unwrap_or(config.limits.body_bytes);
+        match request.framing {
+            Framing::Length(length) if length > limit => {
+                self.say("answer", format!("413: the body has more than {}", shown_bytes(limit)));
+                return;
+            }
+            _ => self.say("limits", format!("a body of {} at most", shown_bytes(limit))),
+        }
+        self.action(config, index, route, request);
+    }
+
+    /// The route it takes, after those that looked better.
+    fn route<'c>(
+        &mut self,
+        config: &'c Config,
+        request: &Request<'_>,
+    ) -> Option<(usize, &'c Route)> {
+        let Request { head, bytes, source, .. } = *request;
+        let authority = head.authority.map(|authority| authority.of(bytes));
+        let host = authority.and_then(|authority| target::host(authority).ok());
+        let facts = Facts { head, bytes, source: source.ip() };
+        let table = config.table(|index, route| (index, route.conditions.clone()));
+        let mut asked = Vec::new();
+        let found = table.lookup(host, head.target.path(bytes), |(index, conditions)| {
+            let unmet = conditions.unmet(&facts);
+            asked.push((*index, unmet.map(|unmet| unmet.to_string())));
+            asked.last().is_some_and(|(_, unmet)| unmet.is_none())
+        });
+        let found = found.map(|(index, _)| *index);
+        let described = |index: usize| {
+            let route = config.routes.get(index)?;
+            let mut text = format!("routes[{index}] {}{}", route.host, route.path);
+            if route.priority != 0 {
+                let _ = write!(text, ", priority {}", route.priority);
+            }
+            Some(text)
+        };
+        for (index, unmet) in &asked {
+            if let (Some(text), Some(unmet)) = (described(*index), unmet) {
+                self.say("not", format!("{text}: {unmet}"));
+            }
+        }
+        match found.and_then(|index| Some((index, config.routes.get(index)?, described(index)?))) {
+            Some((index, route, text)) => {
+                self.say("route", text);
+                Some((index, route))
+            }
+            None => {
+                let by_method = asked.iter().any(|(_, unmet)| {
+                    unmet.as_deref().is_some_and(|unmet| unmet.starts_with("method"))
+                });
+                let status = if by_method { "405, with Allow" } else { "404" };
+                self.say("route", format!("none: {status}"));
+                None
+            }
+        }
+    }
+
+    /// False when one of them answers.
+    fn policies(
+        &mut self,
+        config: &Config,
+        positions: &[usize],
+        request: &Request<'_>,
+        context: &Context,
+    ) -> bool {
+        for Policy { name, settings } in positions.iter().filter_map(|at| config.policies.get(*at))
+        {
+            match Policies::new([settings].into_iter()).request(request, context) {
+                Verdict::Continue => self.say("policy", format!("{name}: lets it pass")),
+                Verdict::Answer(status) => {
+                    self.say("policy", format!("{name}: answers {status}"));
+                    return false;
+                }
+                Verdict::Refuse(error) => {
+                    let status = error.status().unwrap_or_default();
+                    self.say("policy", format!("{name}: {status}, {}", error.message()));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn action(&mut self, config: &Config, index: usize, route: &Route, request: &Request<'_>) {
+        let split = match &route.action {
+            Action::Forward(split) => split,
+            Action::Respond(respond) => {
+                self.say("answer", format!("{}, by routes[{index}].respond", respond.status));
+                return;
+            }
+            Action::Redirect(redirect) => {
+                let to = redirect.to.render(request, route.path.pattern(), Escape::Uri);
+                let to = String::from_utf8_lossy(&to);
+                self.say("answer", format!("{}, to {to}", redirect.status));
+                return;
+            }
+        };
+        let rewritten = route.rewrite.apply(request, &route.path);
+        if let Some(path) = &rewritten.path {
+            let shown = String::from_utf8_lossy(path);
+            self.say("path", format!("{shown}, by routes[{index}].rewrite"));
+            if let Some(ambiguity) = Ambiguities::of(path).beyond(route.allow_in_path) {
+                self.say("answer", format!("400: {}", ambiguity.reason()));
+                return;
+            }
+        }
+        if let Some(host) = &rewritten.host {
+            self.say("host", String::from_utf8_lossy(host));
+        }
+        self.upstreams(config, split, request);
+    }
+
+    fn upstreams(&mut self, config: &Config, split: &Split, request: &Request<'_>) {
+        let total: u64 = split.shares.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let own = split.sticky.as_ref().and_then(|sticky| split.at(sticky.point(request)?));
+        for (upstream, weight) in &split.shares {
+            let Some(spec) = config.upstreams.get(*upstream) else { continue };
+            let share = match (own, &split.shares[..]) {
+                (_, [_]) => String::new(),
+                (Some(own), _) if own == *upstream => ", which it stays with".to_owned(),
+                (Some(_), _) => continue,
+                (None, _) => format!(", {weight} of {total}"),
+            };
+            let endpoints: Vec<_> = spec.endpoints.iter().map(ToString::to_string).collect();
+            let (name, balance) = (&spec.name, spec.balance.name());
+            let endpoints = endpoints.join(", ");
+            self.say("upstream", format!("{name}{share}: {balance} among {endpoints}"));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What `gateway explain` says of the examples.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::harness::binary;
+
+#[track_caller]
+fn says(example: &str, arguments: &[&str], expected: &[&str]) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    static CERTIFICATES: OnceLock<()> = OnceLock::new();
+    let certificates = Path::new(folder).join("target/certs");
+    CERTIFICATES.get_or_init(|| certs::write_examples(&certificates).unwrap());
+    let config = format!("config/examples/{example}.toml");
+    let output = Command::new(binary())
+        .current_dir(folder)
+        .args(["explain", "--config", &config])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let said: Vec<_> =
+        said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn which_route_and_why_not_another() {
+    let listener = "listener 127.0.0.1:8080";
+    let limits = "limits a body of 10MiB at most";
+    says(
+        "canary",
+        &["GET", "http://localhost:8080/orders/7"],
+        &[
+            listener,
+            "not routes[1] /orders/*: header x-version does not fit",
+            "route routes[0] /orders/*",
+            limits,
+            "upstream orders-v1, 90 of 100: p2c among 127.0.0.1:9001",
+            "upstream orders-v2, 10 of 100: p2c among 127.0.0.1:9002",
+        ],
+    );
+    says(
+        "canary",
+        &["GET", "http://localhost:8080/orders/7", "-H", "X-Version: 2"],
+        &[
+            listener,
+            "route routes[1] /orders/*",
+            limits,
+            "upstream orders-v2: p2c among 127.0.0.1:9002",
+        ],
+    );
+    says(
+        "canary",
+        &["PUT", "http://localhost:8080/shop/order/7"],
+        &[
+            listener,
+            "not routes[2] ~/shop/order/(?<id>[0-9]+): method is another",
+            "route none: 405, with Allow",
+        ],
+    );
+    says(
+        "canary",
+        &["GET", "http://localhost:8080/shop/order/7"],
+        &[
+            listener,
+            "route routes[2] ~/shop/order/(?<id>[0-9]+)",
+            limits,
+            "answer 301, to /orders/7",
+        ],
+    );
+    says("canary", &["GET", "http://localhost:8080/"], &[listener, "route none: 404"]);
+    says(
+        "canary",
+        &["G T", "http://localhost:8080/"],
+        &[listener, "answer 400: invalid start line"],
+    );
+}
+
+#[test]
+fn listeners_and_policies() {
+    let listener = "listener 127.0.0.1:8443 with tls \"public\"";
+    let hsts = "policy hsts: lets it pass";
+    says(
+        "mtls",
+        &["GET", "https://localhost:8443/internal/"],
+        &[
+            listener,
+            hsts,
+            "route routes[0] /internal/*",
+            "policy staff: 403, no client certificate",
+        ],
+    );
+    says(
+        "mtls",
+        &["GET", "https://localhost:8443/a//b"],
+        &[
+            listener,
+            hsts,
+            "route routes[1] /*",
+            "answer 400: empty segment in the path; allow_in_path of the route would take it",
+        ],
+    );
+    says(
+        "mtls",
+        &["GET", "http://localhost:8080/"],
+        &["listener 127.0.0.1:8080", "redirect 308 to HTTPS at port 8443"],
+    );
+    says("mtls", &["GET", "http://localhost:8443/"], &["listener 127.0.0.1:8443 speaks TLS: 400"]);
+}
