@@ -55,7 +55,7 @@ pub struct Explain {
     /// Its method, such as GET
     pub method: String,
 
-    /// Where it goes, such as https://api.example.com/orders/7
+    /// Where it goes: a URL with scheme and host
     pub url: String,
 
     /// Configuration file (TOML)

@@ -24,7 +24,7 @@ use crate::routing::Facts;
 pub struct Question {
     /// Its method.
     pub method: String,
-    /// `http://host/path` or `https://host:port/path?query`.
+    /// As `https://host:port/path?query`.
     pub url: String,
     /// Fields as `Name: value`.
     pub fields: Vec<String>,

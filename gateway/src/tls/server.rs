@@ -27,7 +27,7 @@ pub struct Settings {
     pub identities: Vec<Identity>,
     /// The lowest version spoken.
     pub minimum_version: Version,
-    /// What is spoken; empty for all there is.
+    /// What is spoken, best first; empty for all there is.
     pub cipher_suites: Vec<CipherSuite>,
     /// Whether a client that asks for a name no certificate has is refused; else it is shown the
     /// first.
@@ -76,11 +76,14 @@ impl Acceptor {
     /// When the cryptography speaks none of the versions.
     pub fn new(settings: &Settings, tickets: &Tickets) -> Result<Self, String> {
         let mut provider = aws_lc_rs::default_provider();
-        if !settings.cipher_suites.is_empty() {
-            provider.cipher_suites.retain(|suite| {
-                settings.cipher_suites.iter().any(|wanted| wanted.is(suite.suite()))
-            });
-        }
+        let all = CipherSuite::NAMES.map(|(_, suite)| suite);
+        let wanted = match &settings.cipher_suites[..] {
+            [] => &all[..],
+            named => named,
+        };
+        let spoken = &provider.cipher_suites;
+        let of = |wanted: &CipherSuite| spoken.iter().find(|suite| wanted.is(suite.suite()));
+        provider.cipher_suites = wanted.iter().filter_map(of).copied().collect();
         let builder = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(settings.minimum_version.and_later())
             .map_err(|error| error.to_string())?;
@@ -89,6 +92,8 @@ impl Acceptor {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(settings)));
+        // The first that the client has, too.
+        config.ignore_client_order = true;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.ticketer = Arc::clone(&tickets.0);
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_KEPT);

@@ -26,7 +26,8 @@ impl Version {
 pub struct CipherSuite(rustls::CipherSuite);
 
 impl CipherSuite {
-    /// Every cipher suite by its name in IANA's registry.
+    /// Every cipher suite by its name in IANA's registry, best first: AES with 128 bits is as good as with
+    /// 256 and faster, and ChaCha20 is for clients without instructions for AES.
     pub const NAMES: [(&'static str, Self); 9] = {
         use rustls::CipherSuite::*;
         [
