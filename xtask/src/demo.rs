@@ -3,7 +3,7 @@
 
 mod admin;
 mod gateway;
-mod origin;
+pub mod origin;
 pub mod tied;
 
 use std::net::{SocketAddr, TcpListener};

@@ -7,6 +7,7 @@ mod ebpf;
 mod setup;
 mod test;
 mod tidy;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -40,6 +41,14 @@ enum Chore {
         /// Write nothing; fail when the committed scorecard is not what comes out.
         #[arg(long)]
         check: bool,
+    },
+    /// Hold a TLS listener to the rules of handshakes, let testssl.sh look at it, and write the results.
+    Tls {
+        /// Write nothing; fail when the committed results are not what comes out.
+        #[arg(long)]
+        check: bool,
+        /// Play only the cases with all of these words, and write nothing.
+        words: Vec<String>,
     },
     /// Measure what the gateway and its peers cost for each request; `bench --help` has its options.
     #[command(disable_help_flag = true)]
@@ -87,6 +96,7 @@ fn execute(chore: Chore) -> Result<()> {
         Chore::Demo { seconds } => demo::run(seconds),
         Chore::Test { steps } => test::run(&steps),
         Chore::Conformance { check } => conformance::run(check),
+        Chore::Tls { check, words } => tls::run(check, &words),
         Chore::Bench { arguments } => bench::run(&arguments),
         Chore::Certs => {
             let folder = Path::new("target/certs");

@@ -7,12 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::ebpf::toolchain::{self, Toolchain};
+use crate::tls;
 
 /// The version this project builds with; it decides instructions as much as the compiler does.
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs the tests run, and the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 10] = [
+const TEST_PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("curl", "curl"),
@@ -21,6 +22,7 @@ const TEST_PROGRAMS: [(&str, &str); 10] = [
     ("python3", "python3"),
     ("node", "nodejs"),
     ("slowhttptest", "slowhttptest"),
+    ("testssl", "testssl.sh"),
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
 ];
@@ -29,14 +31,16 @@ const TEST_PROGRAMS: [(&str, &str); 10] = [
 const SERVICES: [&str; 2] = ["nginx", "haproxy"];
 
 /// Modules of Debian's Python, whichever comes first on the PATH, and the Debian package of each.
-const PYTHON_MODULES: [(&str, &str); 4] = [
+const PYTHON_MODULES: [(&str, &str); 5] = [
     ("aiohttp", "python3-aiohttp"),
+    ("ensurepip", "python3-venv"),
     ("h11", "python3-h11"),
     ("httpx", "python3-httpx"),
     ("websockets", "python3-websockets"),
 ];
 
-const PYTHON: &str = "/usr/bin/python3";
+/// Debian's.
+pub const PYTHON: &str = "/usr/bin/python3";
 
 /// Where Debian's packages of JavaScript lie, and the one the tests use.
 const UNDICI: (&str, &str) = ("/usr/share/nodejs/undici", "node-undici");
@@ -46,6 +50,7 @@ pub fn run() -> Result<()> {
     let toolchain = compiler()?;
     linker(&toolchain)?;
     test_programs()?;
+    tls::install_client()?;
     println!("setup: everything is there");
     Ok(())
 }

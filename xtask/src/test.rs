@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::{conformance, ebpf, tidy};
+use crate::{conformance, ebpf, tidy, tls};
 
 /// From quick to slow, but for the last: it needs a second toolchain, which not everybody has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -26,6 +26,8 @@ pub enum Step {
     Epoll,
     /// The rules of HTTP, beside nginx and HAProxy
     Conformance,
+    /// The rules of TLS handshakes
+    Tls,
     /// The committed BPF object is what the sources give
     Ebpf,
 }
@@ -49,6 +51,7 @@ impl Step {
                 &[("GATEWAY_TEST_DRIVER", "epoll")],
             ),
             Self::Conformance => conformance::run(true),
+            Self::Tls => tls::check_cases(),
             Self::Ebpf => ebpf::build(true),
         }
     }
