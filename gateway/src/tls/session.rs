@@ -19,6 +19,8 @@ pub struct Session {
     held: BytesMut,
     /// What rustls said when it failed.
     error: Option<Box<str>>,
+    /// The same for whoever reads next, as nothing more is received then.
+    failure: Option<Failure>,
 }
 
 /// What there is to read.
@@ -155,7 +157,7 @@ impl Session {
     pub(super) fn new(mut connection: Connection) -> Self {
         // Whoever writes bounds what is written before it is collected.
         connection.set_buffer_limit(None);
-        Self { connection, held: BytesMut::new(), error: None }
+        Self { connection, held: BytesMut::new(), error: None, failure: None }
     }
 
     /// Whether the peers have not agreed yet.
@@ -206,7 +208,9 @@ impl Session {
             Err(error) => {
                 tracing::debug!(%error, "TLS");
                 self.error = Some(error.to_string().into_boxed_str());
-                Err(Failure::of(&error))
+                let failure = Failure::of(&error);
+                self.failure = Some(failure);
+                Err(failure)
             }
         }
     }
@@ -264,7 +268,11 @@ impl Session {
                 Taken::End | Taken::Nothing => {}
             }
             if rest.is_empty() || count == max {
-                return Ok(if count > 0 { Taken::Bytes(count) } else { taken });
+                return match self.failure {
+                    _ if count > 0 => Ok(Taken::Bytes(count)),
+                    Some(failure) => Err(failure),
+                    None => Ok(taken),
+                };
             }
             self.process(rest)?;
         }
@@ -291,7 +299,9 @@ impl Session {
 
     /// Whether there is anything that [`take`](Self::take) may give without more being received.
     pub fn has_received(&mut self) -> bool {
-        !self.held.is_empty() || self.connection.reader().fill_buf().is_ok()
+        !self.held.is_empty()
+            || self.failure.is_some()
+            || self.connection.reader().fill_buf().is_ok()
     }
 
     /// Takes bytes to be sent, all of them.

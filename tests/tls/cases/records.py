@@ -1,8 +1,10 @@
 """Records: their limits, their kinds, and what has been done to them."""
+import time
+
 from tlslite.constants import ExtensionType as Ext
 
 from case import NO_ALERT, case
-from client import ALERT, CCS, DATA, GET, HANDSHAKE, Client
+from client import ALERT, CCS, DATA, GET, HANDSHAKE, Client, Ended
 from hello import TLS12, TLS13, Hello, message, vec
 
 LIMIT = 1 << 14
@@ -382,6 +384,26 @@ for label, version in BOTH:
             client.change_cipher()
         client.wire.change = flipped(-1)
         client.handshake(client.finished12() if version == TLS12 else client.finished13())
+
+
+@case("test-fuzzed-ciphertext", "200 just after the handshake: each is told", "bad_record_mac")
+def _(client):
+    # The gateway reads once before it waits; what breaks then must not be waited behind.
+    for number in range(200):
+        one = Client(client.wire.socket.getpeername()[1])
+        one.shake(Hello())
+        time.sleep(number * 2e-6)
+        one.wire.change = flipped(-1)
+        one.send(DATA, GET)
+        try:
+            one.end()
+        except Ended as ended:
+            outcome = str(ended)
+        finally:
+            one.close()
+        if outcome != "bad_record_mac":
+            return outcome
+    return outcome
 
 
 # Alerts.
