@@ -130,6 +130,7 @@ impl Connection {
         let mut buffer = resources.buffers.head();
         let count = self.stream.reader.read_now(&mut buffer, usize::MAX);
         if count == 0 {
+            self.stream.flush_secure();
             return resources.buffers.give_head(buffer);
         }
         resources.metrics.downstream_bytes_in.add(count as u64);

@@ -103,6 +103,15 @@ pub struct Agreed {
 }
 
 impl Stream {
+    /// Sends what TLS has to say by itself and what waited for the first answer to go along. Whoever
+    /// holds back small packets until what it sent is acknowledged waits for that.
+    pub fn flush_secure(&self) {
+        let socket = self.reader.socket();
+        if let Some(secure) = socket.secure() {
+            secure.flush(socket);
+        }
+    }
+
     /// Whether what passes is encrypted.
     pub fn is_secure(&self) -> bool {
         self.reader.socket().secure().is_some()

@@ -200,10 +200,6 @@ impl Session {
         // taken what it said before.
         self.connection.read_tls(rest).map_err(|_| Failure::Other)?;
         match self.connection.process_new_packets() {
-            // It will not say more.
-            Ok(state) if state.peer_has_closed() && self.connection.is_handshaking() => {
-                Err(Failure::Closed)
-            }
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::debug!(%error, "TLS");

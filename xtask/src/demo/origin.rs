@@ -31,6 +31,7 @@ fn serve(address: &str, mut client: TcpStream) -> io::Result<()> {
         client.write_all(
             format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                 X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n\
                  Content-Length: {length}\r\n\r\n{sent}"
             )
             .as_bytes(),
