@@ -34,7 +34,7 @@ impl Rewrite {
 
     /// The new names of a request that a route for `path` serves.
     pub fn apply(&self, request: &Request<'_>, path: &PathPattern) -> Rewritten {
-        let render = |template: &Template| template.render(request, path.pattern(), Escape::Uri);
+        let render = |template: &Template| template.render(request, path.pattern(), Escape::Path);
         let prefixes = (self.strip_prefix.as_deref(), self.add_prefix.as_deref());
         let new_path = match (&self.path, prefixes) {
             (Some(path), _) => Some(render(path)),

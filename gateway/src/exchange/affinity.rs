@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::net::IpAddr;
 
 use super::Request;
-use crate::http::head::{Field, values};
+use crate::http::head::{values, values_of};
 use crate::http::headers::{Name, members_by};
 
 /// What requests that belong together have in common.
@@ -30,11 +30,7 @@ impl Affinity {
                 IpAddr::V4(address) => point(&address.octets()),
                 IpAddr::V6(address) => point(&address.octets()),
             }),
-            Self::Field(name) => {
-                let called =
-                    |field: &&Field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
-                head.fields.iter().find(called).map(|field| point(field.value.of(bytes)))
-            }
+            Self::Field(name) => values_of(&head.fields, bytes, name).next().map(point),
             Self::Cookie(name) => cookie(request, name).map(point),
             Self::Path => Some(point(head.target.path(bytes))),
         }

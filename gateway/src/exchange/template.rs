@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::Request;
+use crate::http::head::values_of;
 use crate::http::target;
 use crate::routing::Pattern;
 use crate::routing::conditions::parameters;
@@ -58,8 +59,11 @@ pub enum Escape {
     Json,
     /// It begins no element and ends no attribute.
     Html,
-    /// It is one of a URI's characters, or percent-encoded (RFC 3986 §2). What has been encoded stays so.
+    /// It is made of a URI's characters, others percent-encoded (RFC 3986 §2). What has been encoded stays
+    /// so.
     Uri,
+    /// The same of a path's characters: it begins no query.
+    Path,
 }
 
 impl Escape {
@@ -75,7 +79,8 @@ impl Escape {
     }
 
     fn write(self, out: &mut Vec<u8>, value: &[u8]) {
-        for &byte in value {
+        for (position, &byte) in value.iter().enumerate() {
+            let encoded = || is_encoded(value.get(position..).unwrap_or_default());
             match (self, byte) {
                 (Self::Json, b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
                 (Self::Json, ..0x20) => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
@@ -84,7 +89,9 @@ impl Escape {
                 (Self::Html, b'<' | b'>' | b'&' | b'"' | b'\'') => {
                     out.extend_from_slice(format!("&#{byte};").as_bytes());
                 }
-                (Self::Uri, byte) if !is_uri_byte(byte) => {
+                (Self::Uri | Self::Path, b'%') if encoded() => out.push(byte),
+                (Self::Uri, b'?') => out.push(byte),
+                (Self::Uri | Self::Path, byte) if !is_path_byte(byte) => {
                     out.extend_from_slice(format!("%{byte:02X}").as_bytes());
                 }
                 _ => out.push(byte),
@@ -93,8 +100,13 @@ impl Escape {
     }
 }
 
-fn is_uri_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%[]".contains(&byte)
+/// RFC 3986 §3.3, and the brackets of an IPv6 address.
+fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/[]".contains(&byte)
+}
+
+fn is_encoded(text: &[u8]) -> bool {
+    matches!(text, [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
 }
 
 impl Template {
@@ -143,11 +155,8 @@ impl Value {
                 escape.write(out, request.source.ip().to_canonical().to_string().as_bytes())
             }
             Self::Field(name) => {
-                let called = head
-                    .fields
-                    .iter()
-                    .find(|field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()));
-                escape.write(out, called.map(|field| field.value.of(bytes)).unwrap_or_default());
+                let value = values_of(&head.fields, bytes, name).next();
+                escape.write(out, value.unwrap_or_default());
             }
             Self::Group(name) => {
                 let captures = pattern.and_then(|pattern| pattern.captures(path));
@@ -270,6 +279,8 @@ mod tests {
         assert_eq!(escaped(Escape::Json, b"a\"b\\c\n\xff"), "a\\\"b\\\\c\\u000a?");
         assert_eq!(escaped(Escape::Html, b"<a b='\">&"), "&#60;a b=&#39;&#34;&#62;&#38;");
         assert_eq!(escaped(Escape::Uri, b"/a%20b?c d\r\n\"\xff"), "/a%20b?c%20d%0D%0A%22%FF");
+        assert_eq!(escaped(Escape::Uri, b"%zz%2f%"), "%25zz%2f%25");
+        assert_eq!(escaped(Escape::Path, b"/a?b=c#d"), "/a%3Fb=c%23d");
         assert_eq!(Escape::of("application/problem+json; charset=utf-8"), Escape::Json);
         assert_eq!(Escape::of("text/html"), Escape::Html);
         assert_eq!(Escape::of("text/plain"), Escape::Nothing);

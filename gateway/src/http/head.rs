@@ -142,6 +142,16 @@ pub fn values<'a>(
     fields.iter().filter(move |field| field.known == name).map(move |field| field.value.of(bytes))
 }
 
+/// Values of every field of a name, whatever its case, in their order.
+pub fn values_of<'a>(
+    fields: &'a [Field],
+    bytes: &'a [u8],
+    name: &'a str,
+) -> impl Iterator<Item = &'a [u8]> {
+    let same = |field: &&Field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
+    fields.iter().filter(same).map(move |field| field.value.of(bytes))
+}
+
 /// Whether any Connection field has the member `option` (RFC 9110 §7.6.1).
 pub fn connection_has(fields: &[Field], bytes: &[u8], option: &str) -> bool {
     values(fields, bytes, Name::Connection)

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::Pattern;
-use crate::http::head::RequestHead;
+use crate::http::head::{RequestHead, values_of};
 
 /// What is known of a request when its route is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +88,7 @@ impl Conditions {
             return Some(Unmet::Source);
         }
         for (name, wanted) in &self.fields {
-            let same = |field: &&_| is_called(field, name, bytes);
-            let values = head.fields.iter().filter(same).map(|field| field.value.of(bytes));
-            if !wanted.is_met(values) {
+            if !wanted.is_met(values_of(&head.fields, bytes, name)) {
                 return Some(Unmet::Field(name));
             }
         }
@@ -108,10 +106,6 @@ impl Conditions {
         };
         (!self.methods.is_empty() && !self.methods.iter().any(allowed)).then_some(Unmet::Method)
     }
-}
-
-fn is_called(field: &crate::http::head::Field, name: &str, bytes: &[u8]) -> bool {
-    field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// Names and values of the parameters of a query, decoded as forms are: `+` is a space.

@@ -41,6 +41,27 @@ fn rsa_keys_serve() {
     python("versions", &gateway, &files, &["1.2 1.3"]);
 }
 
+/// Keys as older tools write them: PKCS#1 for RSA, SEC1 for curves.
+#[test]
+fn keys_serve_in_every_form() {
+    let (origin, files) = (Origin::echo(), Files::new());
+    let rsa = files.authority.server_with(&PKCS_RSA_SHA256, &["localhost"]).unwrap();
+    let ecdsa = files.authority.server(&["localhost"]).unwrap();
+    for (name, pair, begins) in [("rsa", rsa, "RSA PRIVATE KEY"), ("ec", ecdsa, "EC PRIVATE KEY")] {
+        let entry = files.entry(name, &pair);
+        let key = files.path(&format!("{name}.key"));
+        // In place, and `-traditional` where PKCS#8 is what it writes otherwise.
+        let mut convert = vec![name, "-in", &key, "-out", &key];
+        convert.extend((name == "rsa").then_some("-traditional"));
+        if text_of("openssl", &convert).is_none() {
+            return;
+        }
+        assert!(std::fs::read_to_string(&key).unwrap().contains(begins));
+        let gateway = secured(&origin, &[entry]).start();
+        python("versions", &gateway, &files, &["1.2 1.3"]);
+    }
+}
+
 #[test]
 fn openssl_finds_the_chain_good() {
     let (origin, files) = (Origin::echo(), Files::new());
