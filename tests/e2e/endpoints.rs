@@ -277,3 +277,19 @@ fn the_same_clients_find_the_same_endpoint() {
         assert!(now == *before || before == "d", "{user}: {before} to {now}");
     }
 }
+
+/// What a client has been told, if only on the way, is not said again by another.
+#[test]
+fn an_endpoint_that_has_begun_to_answer_has_no_second() {
+    let origin = Origin::start(|exchange| {
+        exchange.body()?;
+        exchange.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")?;
+        Ok(After::Close)
+    });
+    let gateway = Gateway::in_front_of(&origin);
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.interim(), 103);
+    assert_eq!(client.response().status, 502);
+    assert_eq!(origin.requests().len(), 1);
+}

@@ -137,7 +137,8 @@ impl Forward<'_> {
                         upstream.metrics().failures.add(1);
                         upstream.note_failure(lease.index());
                     }
-                    let unanswered = error == Error::UpstreamGone && responder.is_some();
+                    let silent = responder.as_ref().is_some_and(Responder::is_silent);
+                    let unanswered = error == Error::UpstreamGone && silent;
                     if !replayable || !unanswered || !upstream.may_retry(sent) {
                         return Err(error);
                     }

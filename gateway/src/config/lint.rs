@@ -60,6 +60,13 @@ impl Config {
         for (index, policy) in self.policies.iter().enumerate() {
             if !listed.contains(&index) {
                 warnings.push(format!("policies.{}: no listener or route lists it", policy.name));
+            } else if policy.settings.kind() == "client_certificate"
+                && !self.asks_for_certificates()
+            {
+                let name = &policy.name;
+                warnings.push(format!(
+                    "policies.{name}: no listener asks for certificates (client_ca)"
+                ));
             }
         }
         for (index, listener) in self.listeners.iter().enumerate() {
@@ -80,6 +87,11 @@ impl Config {
                 warnings.push(format!("routes[{index}]: routes[{other}] takes all its requests"));
             }
         }
+    }
+
+    fn asks_for_certificates(&self) -> bool {
+        let asks = |index: &usize| self.tls.get(*index).is_some_and(|tls| tls.clients.is_some());
+        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).any(asks)
     }
 
     fn is_offered(&self, tls: usize) -> bool {
@@ -198,9 +210,11 @@ mod tests {
             [[routes]]
             path = '/c/d'
             respond = {}
+            policies = ['client_certificate']
         ";
         let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
         let expected = [
+            "policies.client_certificate: no listener asks for certificates (client_ca)",
             "routes[0]: routes[2] takes all its requests",
             "routes[1]: routes[2] takes all its requests",
         ];

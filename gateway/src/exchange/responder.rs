@@ -21,12 +21,20 @@ pub struct Responder<'a> {
     writer: &'a mut Writer,
     request: (Method, Version),
     resources: &'a Resources,
+    /// Whether an interim response has gone out.
+    begun: bool,
 }
 
 impl<'a> Responder<'a> {
     /// The right to answer `request` on `writer`.
     pub fn new(writer: &'a mut Writer, request: &Request<'_>, resources: &'a Resources) -> Self {
-        Self { writer, request: (request.head.method, request.head.version), resources }
+        let request = (request.head.method, request.head.version);
+        Self { writer, request, resources, begun: false }
+    }
+
+    /// Whether the client has been sent nothing, so that another endpoint may answer instead.
+    pub fn is_silent(&self) -> bool {
+        !self.begun
     }
 
     /// The version the client speaks.
@@ -45,6 +53,7 @@ impl<'a> Responder<'a> {
         }
         let mut out = BytesMut::new();
         forward::interim_response(&mut out, head, bytes);
+        self.begun = true;
         let gap = self.resources.timeouts.body;
         self.writer.write_all(&mut Buffer::from(out), gap).await.map_err(client_error)
     }

@@ -70,6 +70,13 @@ macro_rules! policies {
                 }
             }
 
+            /// The word that stands for it.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$module(_) => $kind,)*
+                }
+            }
+
             fn build(&self) -> Rc<dyn Policy> {
                 match self {
                     $(Self::$module(settings) => Rc::new($module::Settings::clone(settings)),)*
