@@ -63,9 +63,11 @@ fn a_file_that_cannot_be_read() {
 
 #[test]
 fn a_name_that_does_not_resolve() {
-    let arguments =
-        ["run", "--listen", "127.0.0.1:0", "--upstream", "nowhere.invalid:80", "--admin", "off"];
-    fails(&arguments, 1, "nowhere.invalid");
+    let file = unique_path("toml");
+    let text = "listeners = [{ address = '127.0.0.1:0' }]\nroutes = [{ upstream = 'main' }]\n\
+                upstreams.main.endpoints = ['nowhere.invalid:80']\ndns.required = true\n";
+    std::fs::write(&file, text).unwrap();
+    fails(&["run", "--config", file.to_str().unwrap()], 1, "nowhere.invalid");
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Balancing, played through without sockets or clocks: the same seed gives the same run.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test panics to fail")]
+#![expect(clippy::indexing_slicing, reason = "a test panics to fail")]
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 
-use gateway::upstream::balance::{Balance, Chooser};
-use gateway::upstream::load::Load;
+use gateway::upstream::balance::{Balance, Choice, Chooser};
+use gateway::upstream::load::{Load, Terms};
 
 const ENDPOINTS: usize = 10;
 
@@ -54,7 +54,7 @@ enum Event {
 fn play(balance: Balance, slow: usize, times_slower: f64) -> (u64, u64) {
     let named: Vec<_> = (0..ENDPOINTS).map(|index| (index.to_string(), 1)).collect();
     let chooser = Chooser::new(balance, &named, 1);
-    let loads: Vec<_> = (0..ENDPOINTS).map(|_| Rc::new(Load::new(1, false))).collect();
+    let loads: Vec<_> = (0..ENDPOINTS).map(|_| Rc::new(Load::new(Terms::default()))).collect();
     let mut endpoints: Vec<Endpoint> = (0..ENDPOINTS).map(|_| Endpoint::default()).collect();
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     // Half of what they could do if none was slow.
@@ -71,7 +71,8 @@ fn play(balance: Balance, slow: usize, times_slower: f64) -> (u64, u64) {
                 if arrived < REQUESTS {
                     events.push(Reverse((now + random.time(gap), Event::Arrives)));
                 }
-                let index = chooser.choose(&loads, &[], now / 1000, None).unwrap();
+                let choice = chooser.choose(&loads, &[], now / 1000, None);
+                let Choice::One(index) = choice else { unreachable!("all are up") };
                 loads[index].begin();
                 let endpoint = &mut endpoints[index];
                 if endpoint.busy < AT_ONCE {

@@ -95,15 +95,13 @@ impl Forward<'_> {
         // Only what may be processed twice may be sent twice (RFC 9110 §9.2.2), and only what is still
         // here can be.
         let replayable = upload.body.is_done() && request.head.method.is_idempotent();
-        let mut tried = Vec::new();
-        let (mut fresh, mut sent, mut failure) = (false, 0, None);
-        upstream.begin_request();
+        let mut attempts = upstream.attempts(point);
+        let (mut fresh, mut failure) = (false, None);
         loop {
-            let lease = upstream.checkout(point, &mut tried, fresh).await;
+            let lease = attempts.checkout(fresh).await;
             let mut lease = lease.map_err(|error| failure.unwrap_or(error))?;
             context.endpoint.set(Some(lease.address()));
             self.announce(&mut lease, request).await?;
-            upstream.metrics().requests.add(1);
             let head_by = Cell::new(Deadline::NEVER);
             let metrics = upstream.metrics();
             let response = Response { resources, request, context, metrics, head_by: &head_by };
@@ -111,7 +109,7 @@ impl Forward<'_> {
             let ended =
                 exchange(&mut lease, out, upload, &response, reader, responder, may_be_stale).await;
             if let Some(latency) = context.upstream_duration.get() {
-                lease.note_answer(latency);
+                attempts.answered(&lease, latency, context.upstream_status.get());
             }
             match ended {
                 Ok(Ended { tunnel: Some(writer), .. }) => {
@@ -132,17 +130,14 @@ impl Forward<'_> {
                 }
                 Err(Error::Stale) if !fresh => fresh = true,
                 Err(error) => {
-                    sent += 1;
                     if error.side() == Side::Upstream {
-                        upstream.metrics().failures.add(1);
-                        upstream.note_failure(lease.index());
+                        attempts.failed(&lease);
                     }
                     let silent = responder.as_ref().is_some_and(Responder::is_silent);
                     let unanswered = error == Error::UpstreamGone && silent;
-                    if !replayable || !unanswered || !upstream.may_retry(sent) {
+                    if !replayable || !unanswered || !attempts.may_retry(&lease) {
                         return Err(error);
                     }
-                    upstream.leave_out(lease.index(), &mut tried);
                     (fresh, failure) = (true, Some(error));
                 }
             }

@@ -64,6 +64,7 @@ impl Response<'_, '_> {
         head: &mut ResponseHead,
     ) -> Result<Ended<'w>, Error> {
         self.final_head(reader, responder, buffer, head).await?;
+        self.context.upstream_status.set(head.status);
         if let Some(sent) = self.context.sent_at.get() {
             let waited = sent.elapsed();
             self.context.upstream_duration.set(Some(waited));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::policies::Policies;
 use super::values::{cores, interface};
-use super::{Config, Listener, Overrides, flags, routes, tls, upstreams, values};
+use super::{Config, Dns, Listener, Overrides, flags, routes, tls, upstreams, values};
 use crate::document::problem::{Place, Problem};
 use crate::document::section::{Section, read_document};
 use crate::document::units::{byte_rate, bytes, duration, rate};
@@ -59,9 +59,15 @@ const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --lis
 const TRUSTED_HINT: &str = "write [\"10.0.0.0/8\"]";
 const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-interface";
 
+const SERVERS_HINT: &str = "write [\"192.0.2.53\"]";
+
 const DAY: Duration = Duration::from_secs(86_400);
 /// No timeout can be switched off.
 pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+/// Servers are not to be asked without end.
+const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
+/// Zero believes at once.
+const HOLD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// Zero stops at once.
 const DRAIN_TIMEOUT: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// A start line and a few fields must fit; a buffer of the upper end is held per busy connection.
@@ -74,7 +80,7 @@ const BODY_RATE: RangeInclusive<u64> = 0..=1 << 30;
 pub(super) const BODY_BYTES: RangeInclusive<u64> = 0..=1024 << 40;
 /// From one which is 512 sources, to 134 million of them.
 const TABLE_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
-const COUNT: RangeInclusive<i64> = 1..=1_000_000_000;
+pub(super) const COUNT: RangeInclusive<i64> = 1..=1_000_000_000;
 /// From one a minute to as many as the kernel's clock tells apart (2^14 ns).
 const CONNECTION_RATE: RangeInclusive<f64> = 1.0 / 60.0..=60_000.0;
 
@@ -109,7 +115,8 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let admin = root.table("admin", |table| admin(table, &listeners));
     let access_log = root.table("access_log", access_log);
     let xdp = root.has("xdp").then(|| root.table("xdp", xdp));
-    let upstreams = upstreams::read(root);
+    let dns = root.table("dns", dns);
+    let upstreams = upstreams::read(root, cores.len());
     let routes = routes::read(root, &upstreams, &mut policies);
     Config {
         cores,
@@ -124,6 +131,7 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
         xdp,
         tls,
         listeners,
+        dns,
         upstreams,
         policies: policies.all,
         routes,
@@ -282,6 +290,38 @@ fn admin(table: &mut Section<'_>, listeners: &[Listener]) -> Option<SocketAddr> 
             }
         }
     })
+}
+
+fn dns(table: &mut Section<'_>) -> Dns {
+    let default = Dns::default();
+    let mut seen = HashSet::new();
+    let ttl_min = table.value("ttl_min", default.ttl.0, duration(TTL));
+    Dns {
+        servers: match table.has("servers") {
+            true => {
+                table.list("servers", SERVERS_HINT, |kind| once(&mut seen, server(kind)?, kind))
+            }
+            false => default.servers,
+        },
+        timeout: table.value("timeout", default.timeout, duration(TIMEOUT)),
+        ttl: (
+            ttl_min,
+            table.value("ttl_max", default.ttl.1.max(ttl_min), |kind| match duration(TTL)(kind)? {
+                ttl_max if ttl_max < ttl_min => Err("is less than ttl_min".to_owned()),
+                ttl_max => Ok(ttl_max),
+            }),
+        ),
+        hold: table.value("hold", default.hold, duration(HOLD)),
+        required: table.value("required", default.required, boolean),
+    }
+}
+
+/// An address, with a port or without.
+fn server(kind: &Kind) -> Result<SocketAddr, String> {
+    match text(kind)?.parse::<IpAddr>() {
+        Ok(ip) => Ok((ip, 53).into()),
+        Err(_) => address(kind),
+    }
 }
 
 fn access_log(table: &mut Section<'_>) -> Option<access_log::Settings> {

@@ -82,6 +82,8 @@ pub struct Config {
     pub tls: Vec<crate::tls::server::Settings>,
     /// At least one.
     pub listeners: Vec<Listener>,
+    /// How names of endpoints are looked up.
+    pub dns: Dns,
     /// Named groups of endpoints; routes refer to them by position.
     pub upstreams: Vec<upstream::Spec>,
     /// What listeners and routes ask of requests; they refer to it by position.
@@ -120,6 +122,33 @@ impl Config {
         let listeners = self.tls.iter().flat_map(crate::tls::server::Settings::files);
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
         listeners.chain(upstreams.flat_map(crate::tls::client::Settings::files))
+    }
+}
+
+/// How names of endpoints are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Whom to ask; none for those of /etc/resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// How long each server may take.
+    pub timeout: Duration,
+    /// The least and the most of a time to live that counts.
+    pub ttl: (Duration, Duration),
+    /// How long the last addresses of a name count after there are none any more.
+    pub hold: Duration,
+    /// Whether a configuration counts only if all its names have addresses.
+    pub required: bool,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            timeout: Duration::from_secs(2),
+            ttl: (Duration::from_secs(1), Duration::from_secs(600)),
+            hold: Duration::from_secs(30),
+            required: false,
+        }
     }
 }
 

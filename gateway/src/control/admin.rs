@@ -1,4 +1,4 @@
-//! The admin address: `/metrics`, `/healthz` and `/readyz`, apart from the traffic it is about.
+//! The admin address: `/metrics`, `/upstreams`, `/healthz` and `/readyz`, apart from the traffic it is about.
 
 #![expect(clippy::disallowed_types, reason = "workers count on their threads, this one reads")]
 
@@ -16,14 +16,17 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::reload::Change;
 use super::{Error, KernelCounters};
 use crate::config::Config;
+use crate::net::Deadline;
 use crate::telemetry::metrics::{self, Counter};
 use crate::telemetry::prometheus::{self, Scrape};
+use crate::upstream::Address;
 
 /// Connections at once. They share the process's descriptors with the traffic, so whoever
 /// reaches this address must not be able to use those up.
@@ -58,6 +61,8 @@ pub(super) struct Status {
     file_reloads: (Counter, Counter),
     /// Those in use, and when each ends.
     certificates: Mutex<Vec<(String, i64)>>,
+    /// Of every upstream, by name.
+    endpoints: Mutex<Vec<(String, Vec<Address>)>>,
 }
 
 impl Status {
@@ -68,6 +73,7 @@ impl Status {
             reloads: Default::default(),
             file_reloads: Default::default(),
             certificates: Mutex::default(),
+            endpoints: Mutex::default(),
         }
     }
 
@@ -77,6 +83,13 @@ impl Status {
         let certificates =
             identities.map(|identity| (identity.path.display().to_string(), identity.not_after));
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates.collect();
+    }
+
+    /// Takes down which endpoints there are.
+    pub(super) fn set_endpoints(&self, config: &Config, endpoints: &[Vec<Address>]) {
+        let names = config.upstreams.iter().map(|upstream| upstream.name.clone());
+        let all = names.zip(endpoints.iter().cloned()).collect();
+        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
     /// Whether new traffic is welcome.
@@ -111,6 +124,64 @@ impl Status {
         self.sources.workers.iter().map(|worker| worker.connections_open.value()).sum()
     }
 
+    /// The endpoints there are, and what is known of each.
+    fn endpoints(&self) -> Vec<prometheus::Endpoint> {
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters: Vec<_> =
+            self.sources.workers.iter().map(|worker| worker.upstreams()).collect();
+        let now = Deadline::now().millis();
+        let mut all = Vec::new();
+        for (upstream, addresses) in endpoints.iter() {
+            let own = counters.iter().flatten().filter(|(name, _)| name == upstream);
+            let own: Vec<_> = own.flat_map(|(_, counters)| counters.endpoints()).collect();
+            all.extend(addresses.iter().map(|address| {
+                let own = own.iter().filter(|(socket, _)| *socket == address.socket);
+                let mut endpoint = prometheus::Endpoint {
+                    upstream: upstream.clone(),
+                    address: address.socket,
+                    host: address.host.clone(),
+                    up: address.health.is_up(),
+                    ejected: 0,
+                    requests: 0,
+                    requests_in_flight: 0,
+                    failures: 0,
+                };
+                for (_, counters) in own {
+                    endpoint.ejected += u64::from(counters.ejected_until.value() > now);
+                    endpoint.requests += counters.requests.value();
+                    endpoint.requests_in_flight += counters.requests_in_flight.value();
+                    endpoint.failures += counters.failures.value();
+                }
+                endpoint
+            }));
+        }
+        all
+    }
+
+    /// The same as JSON.
+    fn upstreams(&self) -> serde_json::Value {
+        let mut upstreams = serde_json::Map::new();
+        for endpoint in self.endpoints() {
+            let list = upstreams.entry(&endpoint.upstream).or_insert_with(|| json!([]));
+            if let Some(list) = list.as_array_mut() {
+                list.push(json!({
+                    "address": endpoint.address.to_string(),
+                    "host": endpoint.host,
+                    "up": endpoint.up,
+                    "workers_that_ejected_it": endpoint.ejected,
+                    "requests": endpoint.requests,
+                    "requests_in_flight": endpoint.requests_in_flight,
+                    "failures": endpoint.failures,
+                }));
+            }
+        }
+        // Those without any are to be seen, too.
+        for (name, _) in self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            upstreams.entry(name).or_insert_with(|| json!([]));
+        }
+        upstreams.into()
+    }
+
     fn metrics(&self) -> String {
         let sources = &self.sources;
         let workers: Vec<_> = sources.workers.iter().map(Arc::as_ref).collect();
@@ -118,6 +189,7 @@ impl Status {
         let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
         prometheus::render(&Scrape {
             certificates: &certificates,
+            endpoints: &self.endpoints(),
             workers: &workers,
             reloads: (self.reloads.0.value(), self.reloads.1.value()),
             file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
@@ -152,6 +224,7 @@ pub(super) fn serve(listener: net::TcpListener, status: Arc<Status>) -> Result<S
     let address = listener.local_addr().map_err(Error::Runtime)?;
     let router = Router::new()
         .route("/metrics", get(metrics))
+        .route("/upstreams", get(upstreams))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(status);
@@ -161,6 +234,10 @@ pub(super) fn serve(listener: net::TcpListener, status: Arc<Status>) -> Result<S
 
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], status.metrics())
+}
+
+async fn upstreams(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], format!("{:#}\n", status.upstreams()))
 }
 
 async fn ready(State(status): State<Arc<Status>>) -> impl IntoResponse {

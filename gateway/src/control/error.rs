@@ -12,15 +12,8 @@ pub enum Error {
     Runtime(io::Error),
     /// A signal cannot be caught.
     Signals(io::Error),
-    /// A host of an upstream has no address.
-    Resolve {
-        /// The upstream's name.
-        upstream: String,
-        /// The host as written.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
+    /// Names cannot be looked up, or not all of them where all are required.
+    Resolve(String),
     /// A listener's address cannot be bound.
     Listen {
         /// The address as configured.
@@ -83,9 +76,7 @@ impl fmt::Display for Error {
         match self {
             Self::Runtime(source) => write!(f, "cannot start the control thread: {source}"),
             Self::Signals(source) => write!(f, "cannot catch signals: {source}"),
-            Self::Resolve { upstream, host, source } => {
-                write!(f, "upstream {upstream:?}: cannot resolve host {host:?}: {source}")
-            }
+            Self::Resolve(reason) => f.write_str(reason),
             Self::Listen { address, source } => bind_failed(f, "listen", *address, source),
             Self::Admin { address, source } => bind_failed(f, "admin", *address, source),
             Self::AccessLog { path: Some(path), source } => {
@@ -139,13 +130,13 @@ impl std::error::Error for Error {
         match self {
             Self::Runtime(source)
             | Self::Signals(source)
-            | Self::Resolve { source, .. }
             | Self::Listen { source, .. }
             | Self::Admin { source, .. }
             | Self::AccessLog { source, .. }
             | Self::Worker { source, .. } => Some(source),
             Self::Xdp(source) => Some(source.as_ref()),
             Self::StartTimeout { .. }
+            | Self::Resolve(_)
             | Self::Tickets(_)
             | Self::Driver(_)
             | Self::Died { .. }

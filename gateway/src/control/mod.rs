@@ -13,6 +13,7 @@ mod files;
 mod lifecycle;
 mod listen;
 mod offences;
+mod prober;
 pub mod reload;
 mod resolver;
 mod signals;
@@ -37,7 +38,9 @@ use crate::{worker, xdp};
 use admin::Status;
 pub use cpus::usable_cpus;
 pub use error::Error;
+use prober::Prober;
 use reload::Found;
+use resolver::Names;
 use supervise::{Gateway, Reloading};
 
 /// Offences on their way from workers; more than that are only counted.
@@ -56,6 +59,11 @@ enum Event {
     Reload,
     /// Files that TLS is set up from have changed.
     FilesChanged,
+    /// A name has been looked up again.
+    Resolved {
+        name: String,
+        answer: resolver::Answer,
+    },
     /// What looking at a change has found.
     Found(Box<Found>),
     StartTimeout,
@@ -85,7 +93,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let started = SystemTime::now();
     let descriptors = descriptors::raise_limit();
     let driver = driver::choose(config.driver)?;
-    let endpoints = resolver::resolve(&config.upstreams)?;
+    let found = resolver::look_up(&config).await.map_err(Error::Resolve)?;
     let groups = listen::bind_all(&config.listeners, config.cores.len())?;
     let admin = config.admin.map(admin::bind).transpose()?;
     let (access_log, writer) =
@@ -112,7 +120,10 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     warn(&config);
     let mut keys = tickets::Keys::new().map_err(Error::Tickets)?;
     let tickets = Arc::new(keys.of(&config).map_err(Error::Tickets)?);
-    let (config, endpoints) = (Arc::new(config), Arc::new(endpoints));
+    let mut names = Names::new(events.clone());
+    names.follow(&config, found);
+    let endpoints = Arc::new(names.endpoints(&config.upstreams));
+    let config = Arc::new(config);
     let running = Generation { config, endpoints, tickets };
     let workers = Workers {
         driver,
@@ -134,6 +145,8 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
         load: Arc::new(load),
         running,
         keys,
+        names,
+        prober: Prober::default(),
         reloading: Reloading::No,
     };
     let outcome = gateway.supervise(inbox).await;
@@ -303,6 +316,7 @@ mod tests {
                 redirect: None,
             }],
             policies: Vec::new(),
+            dns: Default::default(),
             upstreams: Vec::new(),
             routes: Vec::new(),
         }

@@ -1,10 +1,12 @@
 //! What has changed, checked whole before anything of it counts.
 
+#![expect(clippy::disallowed_types, reason = "files are read on a thread that may block")]
+
 use std::fmt::Display;
+use std::sync::Arc;
 
 use super::resolver;
 use crate::config::{self, Config};
-use crate::upstream::Address;
 
 /// Reads the configuration again, from the same file and flags as the first time.
 pub type Load = Box<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
@@ -32,30 +34,45 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub config: Config,
-    /// The addresses of each upstream, unless they are as before.
-    pub endpoints: Option<Vec<Vec<Address>>>,
+    /// What its names are, unless they are as before.
+    pub names: Option<resolver::Found>,
 }
 
-/// Looks at what may have changed. Blocks for as long as that takes.
-pub(super) fn look(change: Change, load: &Load, running: &Config) -> Found {
+/// Looks at what may have changed.
+pub(super) async fn look(change: Change, load: Arc<Load>, running: Arc<Config>) -> Found {
+    // Reading files blocks.
+    let looked = tokio::task::spawn_blocking(move || read(change, &load, &running)).await;
+    let mut found = looked.unwrap_or_else(|error| refused(change, &error.to_string()));
+    if let (Change::Configuration, Some(next)) = (change, &mut found.next) {
+        match resolver::look_up(&next.config).await {
+            Ok(names) => next.names = Some(names),
+            Err(wrong) => return refused(change, &wrong),
+        }
+    }
+    found
+}
+
+fn refused(change: Change, wrong: &str) -> Found {
+    Found { change, next: None, wrong: wrong.lines().map(str::to_owned).collect() }
+}
+
+fn read(change: Change, load: &Load, running: &Config) -> Found {
     match change {
         Change::Files => {
             let mut wrong = Vec::new();
             let config = running.reread_tls_files(&mut wrong);
             let changed = config != *running;
-            let next = changed.then_some(Candidate { config, endpoints: None });
+            let next = changed.then_some(Candidate { config, names: None });
             Found { change, next, wrong }
         }
         Change::Configuration => match prepare(load, running) {
             Ok(next) => Found { change, next: Some(next), wrong: Vec::new() },
-            Err(wrong) => {
-                Found { change, next: None, wrong: wrong.lines().map(str::to_owned).collect() }
-            }
+            Err(wrong) => refused(change, &wrong),
         },
     }
 }
 
-/// Loads and checks a configuration that is to follow `running`, and looks up its endpoints.
+/// Loads and checks a configuration that is to follow `running`.
 fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
     let config = load().map_err(|error| error.to_string())?;
     let fixed = [
@@ -71,8 +88,7 @@ fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
     if !changed.is_empty() {
         return Err(format!("changed, which takes a restart: {}", changed.join(", ")));
     }
-    let endpoints = resolver::resolve(&config.upstreams).map_err(|error| error.to_string())?;
-    Ok(Candidate { config, endpoints: Some(endpoints) })
+    Ok(Candidate { config, names: None })
 }
 
 fn addresses(config: &Config) -> impl Iterator<Item = impl Display + PartialEq> {

@@ -11,7 +11,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::admin::Status;
 use super::lifecycle::{Lifecycle, Step};
+use super::prober::Prober;
 use super::reload::{self, Candidate, Change, Found};
+use super::resolver::{Answer, Names};
 use super::{Error, Event, tickets, warn};
 use crate::worker::Generation;
 use crate::worker::mailbox::Handle;
@@ -32,6 +34,8 @@ pub(super) struct Gateway {
     /// What the workers serve by.
     pub running: Generation,
     pub keys: tickets::Keys,
+    pub names: Names,
+    pub prober: Prober,
     /// Who is told which files to watch.
     pub files: UnboundedSender<Vec<PathBuf>>,
     pub reloading: Reloading,
@@ -57,11 +61,13 @@ impl Gateway {
         let mut lifecycle = Lifecycle::new(self.workers.len());
         self.send_after(START_TIMEOUT, Event::StartTimeout);
         self.watch_files();
+        self.watch_endpoints();
         while let Some(event) = inbox.recv().await {
             match event {
                 Event::Reload => self.look(Change::Configuration),
                 Event::FilesChanged => self.look(Change::Files),
                 Event::Found(found) => self.found(*found),
+                Event::Resolved { name, answer } => self.resolved(&name, answer),
                 event => match lifecycle.on(event) {
                     Step::Wait => {}
                     Step::Serve => self.announce(),
@@ -92,9 +98,22 @@ impl Gateway {
         };
         let (load, running) = (Arc::clone(&self.load), Arc::clone(&self.running.config));
         let events = self.events.clone();
-        tokio::task::spawn_blocking(move || {
-            let _ = events.send(Event::Found(Box::new(reload::look(change, &load, &running))));
+        tokio::spawn(async move {
+            let found = reload::look(change, load, running).await;
+            let _ = events.send(Event::Found(Box::new(found)));
         });
+    }
+
+    /// Lets every worker ask a name's addresses, if they are others now.
+    fn resolved(&mut self, name: &str, answer: Answer) {
+        let Generation { config, endpoints, .. } = &mut self.running;
+        if self.names.hear(name, answer, config.dns.hold) {
+            *endpoints = Arc::new(self.names.endpoints(&config.upstreams));
+            self.watch_endpoints();
+            for worker in &self.workers {
+                worker.reload(self.running.clone());
+            }
+        }
     }
 
     /// Lets every worker serve by what has been found, and says what does not count.
@@ -129,12 +148,16 @@ impl Gateway {
                 return false;
             }
         };
-        let endpoints = next.endpoints.map(Arc::new);
-        let endpoints = endpoints.unwrap_or_else(|| Arc::clone(&self.running.endpoints));
+        if let Some(found) = next.names {
+            self.names.follow(&next.config, found);
+        }
+        let endpoints = Arc::new(self.names.endpoints(&next.config.upstreams));
         self.running = Generation { config: Arc::new(next.config), endpoints, tickets };
         let config = &self.running.config;
         self.status.set_certificates(config);
         self.watch_files();
+        self.watch_endpoints();
+        let config = &self.running.config;
         warn(config);
         self.drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
         for worker in &self.workers {
@@ -147,6 +170,13 @@ impl Gateway {
         let files = self.running.config.tls_files().map(Path::to_owned).collect();
         // Nobody listens where nothing can be watched.
         let _ = self.files.send(files);
+    }
+
+    /// Asks the endpoints there are whether they are well, and shows what comes of it.
+    fn watch_endpoints(&mut self) {
+        let Generation { config, endpoints, .. } = &self.running;
+        self.prober.watch(config, endpoints);
+        self.status.set_endpoints(config, endpoints);
     }
 
     fn announce(&self) {
@@ -239,6 +269,8 @@ mod tests {
                     tickets: Arc::default(),
                 },
                 keys: tickets::Keys::new().unwrap(),
+                names: Names::new(events.clone()),
+                prober: Prober::default(),
                 reloading: Reloading::No,
             };
             let outcome = tokio::spawn(gateway.supervise(inbox));

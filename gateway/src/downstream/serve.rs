@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::connection::{Connection, Next};
 use super::prologue::Peer;
@@ -236,6 +236,10 @@ async fn fail(
         return if looks_whole { Next::Reset } else { Next::Close };
     };
     let persistent = may_persist(shared, request, context) && !matches!(error, Error::Rejected(_));
+    if let Some(seconds) = error.retry_after() {
+        let name = Bytes::from_static(b"retry-after");
+        context.response_edits.borrow_mut().set(name, seconds.into());
+    }
     match responder.answer(status, None, persistent, request, context).await {
         Ok(()) => next(persistent, context),
         Err(_) => Next::Close,

@@ -51,6 +51,8 @@ pub struct Context {
     pub upstream: Cell<Option<usize>>,
     /// The endpoint that was asked last.
     pub endpoint: Cell<Option<SocketAddr>>,
+    /// What the endpoint that was asked last has answered; 0 until then.
+    pub upstream_status: Cell<u16>,
     /// When the request had been sent whole.
     pub sent_at: Cell<Option<Instant>>,
     /// From the request sent whole to the response's head.

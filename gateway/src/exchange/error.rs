@@ -40,8 +40,10 @@ pub enum Error {
     MethodNotAllowed,
     /// A policy does not let the request pass.
     Denied(Denial),
-    /// No endpoint accepted a connection.
+    /// No endpoint is up and accepted a connection.
     Unavailable,
+    /// All endpoints have as many requests as they may have, and as many wait as may, or for too long.
+    Overloaded,
     /// No endpoint accepted a connection in time.
     ConnectTimeout,
     /// No endpoint agreed on TLS, or none could prove who it is.
@@ -101,7 +103,7 @@ impl Error {
             Self::Stale | Self::UpstreamTls | Self::UpstreamGone | Self::BadResponse(_) => {
                 Some(502)
             }
-            Self::Unavailable => Some(503),
+            Self::Unavailable | Self::Overloaded => Some(503),
             Self::ConnectTimeout | Self::ResponseTimeout => Some(504),
             Self::ProxyHeader
             | Self::Handshake(_)
@@ -110,6 +112,15 @@ impl Error {
             | Self::ResponseCut
             | Self::ResponseStalled
             | Self::TunnelSilent => None,
+        }
+    }
+
+    /// After how many seconds it may be worth to try again, if time helps (RFC 9110 §10.2.3).
+    pub fn retry_after(self) -> Option<&'static str> {
+        match self {
+            Self::Unavailable => Some("5"),
+            Self::Overloaded => Some("1"),
+            _ => None,
         }
     }
 
@@ -124,9 +135,11 @@ impl Error {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::ClientStalled => Side::Downstream,
-            Self::NoRoute | Self::MethodNotAllowed | Self::Denied(_) | Self::TunnelSilent => {
-                Side::Gateway
-            }
+            Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::Denied(_)
+            | Self::Overloaded
+            | Self::TunnelSilent => Side::Gateway,
             Self::Unavailable
             | Self::ConnectTimeout
             | Self::UpstreamTls
@@ -185,6 +198,7 @@ impl Error {
             Self::MethodNotAllowed => "method not allowed",
             Self::Denied(denial) => denial.message(),
             Self::Unavailable => "no endpoint accepts connections",
+            Self::Overloaded => "endpoints are busy",
             Self::ConnectTimeout => "connect timed out",
             Self::UpstreamTls => "no TLS with the upstream",
             Self::Stale => "kept upstream connection was dead",

@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "control reads what workers count")]
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,11 @@ impl Counter {
     /// Takes `n` away; for numbers that go down again, such as open connections.
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Makes it `n`; for numbers that are not counted.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
     }
 
     /// The value now.
@@ -281,6 +287,52 @@ pub struct Upstream {
     pub retries: Counter,
     /// Times an endpoint was not asked for a while.
     pub ejections: Counter,
+    /// Requests that wait until an endpoint may be given one more.
+    pub pending: Counter,
+    /// Requests that did not wait, or not long enough.
+    pub overflows: Counter,
     /// Time from a request sent to its response's head.
     pub response_duration: Histogram,
+    endpoints: Mutex<Vec<(SocketAddr, Arc<Endpoint>)>>,
+}
+
+impl Upstream {
+    /// The counters of an endpoint, made when they are first asked for. Not for the hot path.
+    pub fn endpoint(&self, address: SocketAddr) -> Arc<Endpoint> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counters)) = endpoints.iter().find(|(known, _)| *known == address) {
+            return Arc::clone(counters);
+        }
+        let counters = Arc::<Endpoint>::default();
+        endpoints.push((address, Arc::clone(&counters)));
+        counters
+    }
+
+    /// An endpoint is one no longer. Addresses come and go, so its counters do not stay, unless somebody
+    /// else counts with them.
+    pub fn forget(&self, endpoint: &Arc<Endpoint>) {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        // This list and the one who forgets.
+        if Arc::strong_count(endpoint) <= 2 {
+            endpoints.retain(|(_, known)| !Arc::ptr_eq(known, endpoint));
+        }
+    }
+
+    /// Every endpoint there is, and its counters.
+    pub fn endpoints(&self) -> Vec<(SocketAddr, Arc<Endpoint>)> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What one worker counts about one endpoint.
+#[derive(Debug, Default)]
+pub struct Endpoint {
+    /// Requests it was given, tries included.
+    pub requests: Counter,
+    /// Requests it has not answered whole yet.
+    pub requests_in_flight: Counter,
+    /// Times it failed: it could not be reached, or did not answer as it should.
+    pub failures: Counter,
+    /// Until when it is not asked, milliseconds of the clock of [`Deadline`](crate::net::Deadline).
+    pub ejected_until: Counter,
 }

@@ -1,5 +1,6 @@
 //! What the gateway asks of endpoints that speak TLS.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::session::Session;
 use super::{Identity, Roots, Version, kept, provider};
@@ -42,6 +46,9 @@ impl Settings {
         roots.chain(self.identity.iter().flat_map(Identity::files))
     }
 }
+
+/// A connection of the control thread's own.
+pub type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Begins the client's side of connections; keeps what it takes to resume them.
 #[derive(Clone, Debug)]
@@ -87,12 +94,24 @@ impl Connector {
     /// # Errors
     /// When the name is none.
     pub fn session(&self, host: &str) -> Result<Session, String> {
-        let name = self.server_name(host);
-        let name = ServerName::try_from(name.trim_end_matches('.').to_owned())
-            .map_err(|_| format!("{name:?} is no name a certificate can have"))?;
-        let connection = ClientConnection::new(Arc::clone(&self.config), name)
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.name(host)?)
             .map_err(|error| error.to_string())?;
         Ok(Session::new(connection.into()))
+    }
+
+    /// A connection of the control thread, which has a runtime of its own.
+    ///
+    /// # Errors
+    /// When the name is none, or the endpoint does not agree or is somebody else.
+    pub async fn connect_tokio(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream> {
+        let name = self.name(host).map_err(io::Error::other)?;
+        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+    }
+
+    fn name(&self, host: &str) -> Result<ServerName<'static>, String> {
+        let name = self.server_name(host);
+        ServerName::try_from(name.trim_end_matches('.').to_owned())
+            .map_err(|_| format!("{name:?} is no name a certificate can have"))
     }
 }
 

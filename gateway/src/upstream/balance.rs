@@ -44,6 +44,26 @@ impl Balance {
             Self::ConsistentHash(_) => "consistent_hash",
         }
     }
+
+    /// Which value of requests counts, if any.
+    pub fn affinity(&self) -> Option<&Affinity> {
+        match self {
+            Self::ConsistentHash(affinity) => Some(affinity),
+            _ => None,
+        }
+    }
+}
+
+/// What a choice comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Choice {
+    /// The one at this position.
+    One(usize),
+    /// There are some, but they have all the requests they may have.
+    Full,
+    /// There is none.
+    Nobody,
 }
 
 /// Chooses endpoints for one worker.
@@ -76,33 +96,33 @@ impl Chooser {
         Self { balance, ring, random, next: Cell::new(seed as usize) }
     }
 
-    /// Which value of requests counts, if any.
-    pub fn affinity(&self) -> Option<&Affinity> {
-        match &self.balance {
-            Balance::ConsistentHash(affinity) => Some(affinity),
-            _ => None,
-        }
-    }
-
-    /// The position of the one to ask, of those not `tried`. Those that are no backups come first, and
-    /// those that are not ejected; when there are no others, ejected ones are better than nobody.
+    /// The one to ask, of those not `tried` that are up. Those that are no backups come first, and those
+    /// that are not ejected; when there are no others, ejected ones are better than nobody. While any of
+    /// the better ones has as many requests as it may have, the worse are not asked in its place.
     pub fn choose(
         &self,
         loads: &[Rc<Load>],
         tried: &[usize],
         now: u64,
         point: Option<u64>,
-    ) -> Option<usize> {
-        [(false, false), (true, false), (false, true), (true, true)].into_iter().find_map(
-            |(backup, ejected)| {
-                let fits = |index: usize| {
-                    loads.get(index).is_some_and(|load| {
-                        load.is_backup() == backup && (ejected || !load.is_ejected(now))
-                    }) && !tried.contains(&index)
-                };
-                self.choose_among(loads, fits, now, point)
-            },
-        )
+    ) -> Choice {
+        for (backup, ejected) in [(false, false), (true, false), (false, true), (true, true)] {
+            let is_candidate = |index: usize| {
+                loads.get(index).is_some_and(|load| {
+                    load.is_up() && load.is_backup() == backup && (ejected || !load.is_ejected(now))
+                }) && !tried.contains(&index)
+            };
+            let has_room = |index: usize| {
+                is_candidate(index) && loads.get(index).is_some_and(|l| !l.is_full())
+            };
+            if let Some(index) = self.choose_among(loads, has_room, now, point) {
+                return Choice::One(index);
+            }
+            if (0..loads.len()).any(is_candidate) {
+                return Choice::Full;
+            }
+        }
+        Choice::Nobody
     }
 
     fn choose_among(
@@ -114,8 +134,8 @@ impl Chooser {
     ) -> Option<usize> {
         match &self.balance {
             Balance::P2c => self.better_of_two(loads, fits, now),
-            Balance::RoundRobin => round_robin(loads, fits, self.next.replace(0)),
-            Balance::LeastConnections => self.least_loaded(loads, fits),
+            Balance::RoundRobin => round_robin(loads, fits, now, self.next.replace(0)),
+            Balance::LeastConnections => self.least_loaded(loads, fits, now),
             Balance::ConsistentHash(_) => {
                 self.on_ring(loads, fits, point.unwrap_or_else(|| self.random()))
             }
@@ -128,8 +148,8 @@ impl Chooser {
         fits: impl Fn(usize) -> bool,
         now: u64,
     ) -> Option<usize> {
-        let first = self.draw(loads, &fits)?;
-        let Some(second) = self.draw(loads, |index| index != first && fits(index)) else {
+        let first = self.draw(loads, &fits, now)?;
+        let Some(second) = self.draw(loads, |index| index != first && fits(index), now) else {
             return Some(first);
         };
         let cost = |index: usize| loads.get(index).map_or(f64::MAX, |load| load.cost(now));
@@ -137,10 +157,10 @@ impl Chooser {
     }
 
     /// One at random, by weight.
-    fn draw(&self, loads: &[Rc<Load>], fits: impl Fn(usize) -> bool) -> Option<usize> {
+    fn draw(&self, loads: &[Rc<Load>], fits: impl Fn(usize) -> bool, now: u64) -> Option<usize> {
         let weights = || {
             let fitting = loads.iter().enumerate().filter(|(index, _)| fits(*index));
-            fitting.map(|(index, load)| (index, u64::from(load.weight())))
+            fitting.map(|(index, load)| (index, load.share(now)))
         };
         let total: u64 = weights().map(|(_, weight)| weight).sum();
         let mut left = (u128::from(self.random()) * u128::from(total)) >> 64;
@@ -153,12 +173,17 @@ impl Chooser {
     }
 
     /// Of several alike, the one whose turn it is.
-    fn least_loaded(&self, loads: &[Rc<Load>], fits: impl Fn(usize) -> bool) -> Option<usize> {
+    fn least_loaded(
+        &self,
+        loads: &[Rc<Load>],
+        fits: impl Fn(usize) -> bool,
+        now: u64,
+    ) -> Option<usize> {
         let first = self.next.get() % loads.len().max(1);
         let order = (first..loads.len()).chain(0..first).filter(|index| fits(*index));
         let load = |index: usize| {
             let load = loads.get(index)?;
-            Some((u64::from(load.in_flight()) + 1) * 1000 / u64::from(load.weight().max(1)))
+            Some((u64::from(load.in_flight()) + 1) * 100_000 / load.share(now).max(1))
         };
         let least = order.min_by_key(|index| load(*index))?;
         self.next.set(least + 1);
@@ -201,12 +226,17 @@ impl Chooser {
 
 /// Smooth weighted round robin, as nginx has it: no endpoint gets its share in one piece. `skip` are
 /// turns that are left out once.
-fn round_robin(loads: &[Rc<Load>], fits: impl Fn(usize) -> bool, skip: usize) -> Option<usize> {
+fn round_robin(
+    loads: &[Rc<Load>],
+    fits: impl Fn(usize) -> bool,
+    now: u64,
+    skip: usize,
+) -> Option<usize> {
     let turn = || {
         let mut total = 0;
         let mut best: Option<(usize, &Rc<Load>)> = None;
         for (index, load) in loads.iter().enumerate().filter(|(index, _)| fits(*index)) {
-            let weight = i64::from(load.weight());
+            let weight = load.share(now) as i64;
             total += weight;
             load.credit.set(load.credit.get() + weight);
             if best.is_none_or(|(_, best)| load.credit.get() > best.credit.get()) {
@@ -226,9 +256,14 @@ fn round_robin(loads: &[Rc<Load>], fits: impl Fn(usize) -> bool, skip: usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::health::Health;
+    use crate::upstream::load::Terms;
 
     fn loads(weights: &[u32]) -> Vec<Rc<Load>> {
-        weights.iter().map(|weight| Rc::new(Load::new(*weight, false))).collect()
+        weights
+            .iter()
+            .map(|weight| Rc::new(Load::new(Terms { weight: *weight, ..Terms::default() })))
+            .collect()
     }
 
     fn chooser(balance: Balance, loads: &[Rc<Load>]) -> Chooser {
@@ -238,10 +273,15 @@ mod tests {
         Chooser::new(balance, &endpoints, 0)
     }
 
+    fn chosen(chooser: &Chooser, loads: &[Rc<Load>], point: Option<u64>) -> usize {
+        let Choice::One(index) = chooser.choose(loads, &[], 0, point) else { panic!("nobody") };
+        index
+    }
+
     fn counts(chooser: &Chooser, loads: &[Rc<Load>], requests: usize) -> Vec<usize> {
         let mut counts = vec![0; loads.len()];
         for _ in 0..requests {
-            counts[chooser.choose(loads, &[], 0, None).unwrap()] += 1;
+            counts[chosen(chooser, loads, None)] += 1;
         }
         counts
     }
@@ -250,9 +290,8 @@ mod tests {
     fn round_robin_is_smooth_and_keeps_weights() {
         let loads = loads(&[5, 1, 1]);
         let chooser = chooser(Balance::RoundRobin, &loads);
-        let chosen: Vec<_> =
-            (0..7).map(|_| chooser.choose(&loads, &[], 0, None).unwrap()).collect();
-        assert_eq!(chosen, [0, 0, 1, 0, 2, 0, 0]);
+        let turns: Vec<_> = (0..7).map(|_| chosen(&chooser, &loads, None)).collect();
+        assert_eq!(turns, [0, 0, 1, 0, 2, 0, 0]);
     }
 
     #[test]
@@ -261,9 +300,9 @@ mod tests {
         let endpoints: Vec<_> = (0..3).map(|index| (index.to_string(), 1)).collect();
         let first = |seed| {
             loads.iter().for_each(|load| load.credit.set(0));
-            Chooser::new(Balance::RoundRobin, &endpoints, seed).choose(&loads, &[], 0, None)
+            chosen(&Chooser::new(Balance::RoundRobin, &endpoints, seed), &loads, None)
         };
-        assert_eq!([first(0), first(1), first(2)], [Some(0), Some(1), Some(2)]);
+        assert_eq!([first(0), first(1), first(2)], [0, 1, 2]);
     }
 
     #[test]
@@ -285,7 +324,7 @@ mod tests {
         assert_eq!(slow[2], 0, "{slow:?}");
         // Until it has been forgotten how slow it was.
         let later = chooser.choose(&loads, &[0, 1], 0, None);
-        assert_eq!(later, Some(2));
+        assert_eq!(later, Choice::One(2));
         for _ in 0..20 {
             loads[0].begin();
         }
@@ -297,13 +336,13 @@ mod tests {
     fn least_connections_takes_turns_among_equals() {
         let loads = loads(&[1, 1, 2]);
         let chooser = chooser(Balance::LeastConnections, &loads);
-        let mut chosen = Vec::new();
+        let mut order = Vec::new();
         for _ in 0..4 {
-            let index = chooser.choose(&loads, &[], 0, None).unwrap();
+            let index = chosen(&chooser, &loads, None);
             loads[index].begin();
-            chosen.push(index);
+            order.push(index);
         }
-        assert_eq!(chosen, [2, 0, 1, 2]);
+        assert_eq!(order, [2, 0, 1, 2]);
     }
 
     #[test]
@@ -312,8 +351,7 @@ mod tests {
         let at = |weights: &[u32]| {
             let loads = loads(weights);
             let chooser = chooser(Balance::ConsistentHash(Affinity::Client), &loads);
-            let chosen = points.iter().map(|at| chooser.choose(&loads, &[], 0, Some(*at)).unwrap());
-            chosen.collect::<Vec<_>>()
+            points.iter().map(|at| chosen(&chooser, &loads, Some(*at))).collect::<Vec<_>>()
         };
         let (ten, eleven) = (at(&[1; 10]), at(&[1; 11]));
         let moved = ten.iter().zip(&eleven).filter(|(before, after)| before != after).count();
@@ -329,7 +367,7 @@ mod tests {
         let loads = loads(&[1; 4]);
         let chooser = chooser(Balance::ConsistentHash(Affinity::Client), &loads);
         for _ in 0..100 {
-            let index = chooser.choose(&loads, &[], 0, Some(7)).unwrap();
+            let index = chosen(&chooser, &loads, Some(7));
             loads[index].begin();
         }
         let most = loads.iter().map(|load| load.in_flight()).max().unwrap();
@@ -339,15 +377,36 @@ mod tests {
     #[test]
     fn backups_and_ejected_ones_come_last() {
         let mut loads = loads(&[1, 1]);
-        loads.push(Rc::new(Load::new(1, true)));
+        loads.push(Rc::new(Load::new(Terms { backup: true, ..Terms::default() })));
         for balance in [Balance::P2c, Balance::RoundRobin, Balance::LeastConnections] {
             let chooser = chooser(balance, &loads);
             loads[0].eject(100);
-            assert_eq!(chooser.choose(&loads, &[], 50, None), Some(1));
-            assert_eq!(chooser.choose(&loads, &[1], 50, None), Some(2));
-            assert_eq!(chooser.choose(&loads, &[1, 2], 50, None), Some(0));
-            assert_eq!(chooser.choose(&loads, &[0, 1, 2], 50, None), None);
-            assert_eq!(chooser.choose(&loads, &[1], 100, None), Some(0));
+            assert_eq!(chooser.choose(&loads, &[], 50, None), Choice::One(1));
+            assert_eq!(chooser.choose(&loads, &[1], 50, None), Choice::One(2));
+            assert_eq!(chooser.choose(&loads, &[1, 2], 50, None), Choice::One(0));
+            assert_eq!(chooser.choose(&loads, &[0, 1, 2], 50, None), Choice::Nobody);
+            assert_eq!(chooser.choose(&loads, &[1], 100, None), Choice::One(0));
         }
+    }
+
+    #[test]
+    fn who_is_full_is_waited_for_and_who_is_down_is_not_asked() {
+        let mut loads: Vec<_> = [Terms { requests_max: 1, ..Terms::default() }, Terms::default()]
+            .map(|terms| Rc::new(Load::new(terms)))
+            .into();
+        loads.push(Rc::new(Load::new(Terms { backup: true, ..Terms::default() })));
+        for balance in [Balance::P2c, Balance::RoundRobin, Balance::LeastConnections] {
+            let chooser = chooser(balance, &loads);
+            assert_eq!(chooser.choose(&loads, &[1], 0, None), Choice::One(0));
+            loads[0].begin();
+            assert_eq!(chooser.choose(&loads, &[1], 0, None), Choice::Full, "no backup instead");
+            assert_eq!(chosen(&chooser, &loads, None), 1);
+            loads[0].end();
+        }
+        let health = Health::default();
+        let down = [Rc::new(Load::new(Terms { health: health.clone(), ..Terms::default() }))];
+        health.set_down();
+        let chooser = chooser(Balance::P2c, &down);
+        assert_eq!(chooser.choose(&down, &[], 0, None), Choice::Nobody);
     }
 }

@@ -62,10 +62,16 @@ pub struct Spec {
 pub struct Generation {
     /// The checked configuration.
     pub config: Arc<Config>,
-    /// The resolved addresses of each upstream, in the configuration's order; none empty.
+    /// The resolved addresses of each upstream, in the configuration's order.
     pub endpoints: Arc<Vec<Vec<Address>>>,
     /// What session tickets are sealed with, in the order of the configuration's TLS settings.
     pub tickets: Arc<Vec<Tickets>>,
+}
+
+impl Generation {
+    fn differs_only_in_endpoints(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && Arc::ptr_eq(&self.tickets, &other.tickets)
+    }
 }
 
 /// Starts a worker's thread.
@@ -112,7 +118,9 @@ async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
     let draining = Rc::new(Cell::new(false));
     let lasting = Lasting::new(&spec, &deadlines, &draining);
     let current = Rc::new(Current::new(lasting.shared(&spec.generation, None)?));
-    rt::spawn(follow(lasting, reload, inbox.next, Rc::clone(&current)), || {});
+    let following =
+        follow(lasting, spec.generation.clone(), reload, inbox.next, Rc::clone(&current));
+    rt::spawn(following, || {});
     rt::spawn(Rc::clone(&deadlines).run(), || {});
     tracing::debug!(worker = spec.index, core = spec.core, driver = %spec.driver, "worker started");
     (spec.events)(Event::Listening { worker: spec.index });
@@ -142,6 +150,7 @@ async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
 /// Serves by each configuration that control sends, as long as the worker lives.
 async fn follow(
     lasting: Lasting,
+    mut serving: Generation,
     bell: Bell,
     next: Arc<Mutex<Option<Generation>>>,
     current: Rc<Current>,
@@ -149,10 +158,21 @@ async fn follow(
     while bell.rung().await {
         let next = next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(generation) = next else { continue };
-        match lasting.shared(&generation, Some(&current.get())) {
-            Ok(shared) => current.set(shared),
-            Err(error) => tracing::error!(%error, "cannot serve by the new configuration"),
+        let shared = current.get();
+        if generation.differs_only_in_endpoints(&serving) {
+            for (upstream, addresses) in shared.upstreams.iter().zip(&*generation.endpoints) {
+                upstream.set_addresses(addresses);
+            }
+        } else {
+            match lasting.shared(&generation, Some(&shared)) {
+                Ok(shared) => current.set(shared),
+                Err(error) => {
+                    tracing::error!(%error, "cannot serve by the new configuration");
+                    continue;
+                }
+            }
         }
+        serving = generation;
     }
 }
 
@@ -196,9 +216,11 @@ impl Lasting {
         let upstreams = upstreams.map(|(spec, addresses)| {
             let mut known = before.into_iter().flat_map(|before| &before.upstreams);
             let connect = config.timeouts.connect;
-            let same = known.find(|known| known.is_same(spec, addresses, connect));
-            match same {
-                Some(same) => Ok(Rc::clone(same)),
+            match known.find(|known| known.is_same(spec, connect)) {
+                Some(same) => {
+                    same.set_addresses(addresses);
+                    Ok(Rc::clone(same))
+                }
                 None => self.upstream(spec, addresses, connect, &buffers),
             }
         });
@@ -265,8 +287,17 @@ impl Lasting {
             buffers: Rc::clone(buffers),
             counters: Arc::clone(&self.metrics),
             metrics: self.metrics.upstream(&spec.name),
+            requests_max: spec.connections_max.map_or(u32::MAX, |max| self.share(max)),
+            pending_max: self.share(spec.pending.max) as usize,
+            worker: self.worker,
             spec: spec.clone(),
         };
-        Ok(Rc::new(Upstream::new(addresses, self.worker, settings)))
+        Ok(Rc::new(Upstream::new(addresses, settings)))
+    }
+
+    /// This worker's part of what is for the whole machine. The first ones have what cannot be divided.
+    fn share(&self, whole: usize) -> u32 {
+        let part = whole / self.workers + usize::from(self.worker < whole % self.workers);
+        u32::try_from(part).unwrap_or(u32::MAX)
     }
 }

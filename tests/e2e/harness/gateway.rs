@@ -47,6 +47,13 @@ impl Setup {
 
     pub fn upstream(mut self, name: &str, endpoints: &[SocketAddr]) -> Self {
         let endpoints: Vec<String> = endpoints.iter().map(SocketAddr::to_string).collect();
+        self.upstreams += &format!("[upstreams.{name}]\nendpoints = {endpoints:?}\n");
+        self
+    }
+
+    /// One endpoint, as it is written.
+    pub fn upstream_named(mut self, name: &str, endpoint: &str) -> Self {
+        let endpoints = [endpoint];
         writeln!(self.upstreams, "[upstreams.{name}]\nendpoints = {endpoints:?}").unwrap();
         self
     }

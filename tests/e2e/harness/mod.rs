@@ -3,12 +3,14 @@
 
 mod bytes;
 mod client;
+mod dns;
 mod gateway;
 mod origin;
 mod wire;
 
 pub use bytes::{Random, checksum, chunked, pattern};
 pub use client::{Client, Response};
+pub use dns::{Dns, Zone};
 pub use gateway::{Gateway, Setup, binary, closed_port, set_up, unique_path};
 pub use origin::{After, Exchange, Origin, Request};
 pub use wire::{Broken, Length};

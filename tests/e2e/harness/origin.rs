@@ -61,7 +61,15 @@ impl Origin {
     pub fn start(
         handler: impl Fn(&mut Exchange) -> Result<After, Broken> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), handler)
+    }
+
+    /// The same at a given address.
+    pub fn start_at(
+        address: SocketAddr,
+        handler: impl Fn(&mut Exchange) -> Result<After, Broken> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Shared::default();
         let (handler, at_accept): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&shared));
@@ -90,9 +98,17 @@ impl Origin {
 
     /// Answers every request with this text.
     pub fn saying(text: &str) -> Self {
+        Self::saying_at("127.0.0.1:0".parse().unwrap(), text)
+    }
+
+    /// The same at a given address.
+    pub fn saying_at(address: SocketAddr, text: &str) -> Self {
         let length = text.len();
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}");
-        Self::scripted(response, After::Keep)
+        Self::start_at(address, move |exchange| {
+            exchange.body()?;
+            exchange.answer(&response)
+        })
     }
 
     /// Answers with the request's body, or for `/bytes/N` with N bytes of the pattern; chunked if
@@ -126,6 +142,12 @@ impl Origin {
         let waited = self.shared.1.wait_timeout_while(seen, PATIENCE, |seen| !test(seen));
         let late = waited.unwrap().1.timed_out();
         assert!(!late, "the origin never saw: {what}");
+    }
+
+    /// Connections accepted that have not ended.
+    pub fn open_connections(&self) -> usize {
+        let seen = self.shared.0.lock().unwrap();
+        seen.connections - seen.ended
     }
 
     pub fn requests(&self) -> Vec<Request> {

@@ -1,20 +1,20 @@
 //! The counters as Prometheus reads them (text exposition format 0.0.4), all workers summed.
 
-#![expect(clippy::disallowed_types, reason = "workers share their counters with control")]
+mod page;
+mod upstreams;
 
-use std::fmt::{Display, Write};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::metrics::{Deadline, Offence, Worker};
 use crate::tls::Failure;
-
-use super::metrics::{DURATION_BOUNDS_US, Deadline, Histogram, Offence, Upstream, Worker};
+use page::{Kind, Page};
+pub use upstreams::Endpoint;
 
 /// What the answer's `Content-Type` says.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 36] = [
+pub const NAMES: [&str; 43] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -47,7 +47,14 @@ pub const NAMES: [&str; 36] = [
     "gateway_upstream_failures_total",
     "gateway_upstream_retries_total",
     "gateway_upstream_ejections_total",
+    "gateway_upstream_requests_pending",
+    "gateway_upstream_overflows_total",
     "gateway_upstream_response_duration_seconds",
+    "gateway_upstream_endpoint_up",
+    "gateway_upstream_endpoint_ejected",
+    "gateway_upstream_endpoint_requests_total",
+    "gateway_upstream_endpoint_requests_in_flight",
+    "gateway_upstream_endpoint_failures_total",
     "gateway_xdp_packets_total",
     "process_open_fds",
     "process_max_fds",
@@ -64,6 +71,8 @@ pub struct Scrape<'a> {
     pub file_reloads: (u64, u64),
     /// The certificates in use, and the Unix time each ends at.
     pub certificates: &'a [(String, i64)],
+    /// The endpoints there are.
+    pub endpoints: &'a [Endpoint],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
     /// Access log lines the output did not take.
@@ -85,13 +94,6 @@ pub struct KernelCounter {
     pub reason: &'static str,
     /// How many, all CPUs summed.
     pub packets: u64,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
 }
 
 /// A metric without labels that is one number of each worker.
@@ -145,54 +147,6 @@ const WORKER_ROWS: [WorkerRow; 9] = [
     ),
 ];
 
-/// A metric labelled by upstream that is one number of each worker's row for it.
-type UpstreamRow = (&'static str, Kind, &'static str, fn(&Upstream) -> u64);
-
-const UPSTREAM_ROWS: [UpstreamRow; 7] = [
-    (
-        "gateway_upstream_requests_total",
-        Kind::Counter,
-        "Requests sent to an upstream, tries included.",
-        |upstream| upstream.requests.value(),
-    ),
-    (
-        "gateway_upstream_connections_total",
-        Kind::Counter,
-        "Connections opened to an upstream.",
-        |upstream| upstream.connections.value(),
-    ),
-    (
-        "gateway_upstream_connections_idle",
-        Kind::Gauge,
-        "Connections kept for the next request.",
-        |upstream| upstream.connections_idle.value(),
-    ),
-    (
-        "gateway_upstream_connect_failures_total",
-        Kind::Counter,
-        "Attempts to connect that failed.",
-        |upstream| upstream.connect_failures.value(),
-    ),
-    (
-        "gateway_upstream_failures_total",
-        Kind::Counter,
-        "Requests that failed after a connection stood.",
-        |upstream| upstream.failures.value(),
-    ),
-    (
-        "gateway_upstream_retries_total",
-        Kind::Counter,
-        "Requests sent again, to a fresh connection or another endpoint.",
-        |upstream| upstream.retries.value(),
-    ),
-    (
-        "gateway_upstream_ejections_total",
-        Kind::Counter,
-        "Times an endpoint failed too often and was not asked for a while.",
-        |upstream| upstream.ejections.value(),
-    ),
-];
-
 /// Writes everything. Metrics come in the order of [`NAMES`].
 pub fn render(scrape: &Scrape<'_>) -> String {
     let mut page = Page(String::with_capacity(16 * 1024));
@@ -202,7 +156,8 @@ pub fn render(scrape: &Scrape<'_>) -> String {
         page.sample(name, &[], sum(scrape.workers, value));
     }
     requests(&mut page, scrape);
-    upstreams(&mut page, scrape);
+    upstreams::upstreams(&mut page, scrape);
+    upstreams::endpoints(&mut page, scrape);
     kernel(&mut page, scrape);
     descriptors(&mut page, scrape);
     page.0
@@ -317,29 +272,6 @@ fn tls(page: &mut Page, scrape: &Scrape<'_>) {
     }
 }
 
-fn upstreams(page: &mut Page, scrape: &Scrape<'_>) {
-    let mut upstreams: Vec<(String, Vec<Arc<Upstream>>)> = Vec::new();
-    for (name, counters) in scrape.workers.iter().flat_map(|worker| worker.upstreams()) {
-        match upstreams.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, all)) => all.push(counters),
-            None => upstreams.push((name, vec![counters])),
-        }
-    }
-    for (name, kind, help, value) in UPSTREAM_ROWS {
-        page.family(name, kind, help);
-        for (upstream, rows) in &upstreams {
-            let sum = rows.iter().map(|row| value(row)).sum::<u64>();
-            page.sample(name, &[("upstream", upstream)], sum);
-        }
-    }
-    let name = "gateway_upstream_response_duration_seconds";
-    page.family(name, Kind::Histogram, "From a request sent to its response's head.");
-    for (upstream, rows) in &upstreams {
-        let rows = rows.iter().map(|row| &row.response_duration);
-        page.histogram(name, Some(("upstream", upstream)), rows);
-    }
-}
-
 /// Without a kernel program the metric is absent rather than zero: nothing was let pass.
 fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
     if scrape.kernel.is_empty() {
@@ -367,72 +299,27 @@ fn sum(workers: &[&Worker], value: impl Fn(&Worker) -> u64) -> u64 {
     workers.iter().map(|worker| value(worker)).sum()
 }
 
-/// The text so far. Writing to a String does not fail, which is why results are dropped here.
-struct Page(String);
-
-impl Page {
-    fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.0.push_str(name);
-        let mut separator = '{';
-        for (label, value) in labels {
-            let _ = write!(self.0, "{separator}{label}=\"{}\"", escaped(value));
-            separator = ',';
-        }
-        self.0.push_str(if labels.is_empty() { " " } else { "} " });
-        let _ = writeln!(self.0, "{value}");
-    }
-
-    /// The histograms summed: buckets are cumulative, and the count is their last one.
-    fn histogram<'a>(
-        &mut self,
-        name: &str,
-        label: Option<(&str, &str)>,
-        parts: impl Iterator<Item = &'a Histogram> + Clone,
-    ) {
-        let bounds = DURATION_BOUNDS_US.iter().map(|us| seconds(*us).to_string());
-        let mut count = 0;
-        for (index, bound) in bounds.chain(["+Inf".to_owned()]).enumerate() {
-            count += parts
-                .clone()
-                .filter_map(|part| part.buckets.get(index))
-                .map(|bucket| bucket.value())
-                .sum::<u64>();
-            let labels: Vec<_> = label.into_iter().chain([("le", bound.as_str())]).collect();
-            self.sample(&format!("{name}_bucket"), &labels, count);
-        }
-        let labels: Vec<_> = label.into_iter().collect();
-        let sum_us = parts.map(|part| part.sum_us.value()).sum();
-        self.sample(&format!("{name}_sum"), &labels, seconds(sum_us));
-        self.sample(&format!("{name}_count"), &labels, count);
-    }
-}
-
-fn seconds(us: u64) -> f64 {
-    Duration::from_micros(us).as_secs_f64()
-}
-
-fn escaped(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn page(workers: &[&Worker], upstreams: &[&str]) -> String {
         for (worker, name) in workers.iter().flat_map(|w| upstreams.iter().map(move |n| (w, n))) {
             worker.upstream(name);
         }
+        let endpoint = Endpoint {
+            upstream: "orders".to_owned(),
+            address: "192.0.2.1:80".parse().unwrap(),
+            host: "orders.test".to_owned(),
+            up: true,
+            ejected: 1,
+            requests: 2,
+            requests_in_flight: 3,
+            failures: 4,
+        };
         render(&Scrape {
+            endpoints: &[endpoint],
             certificates: &[("a.pem".to_owned(), 1_800_000_000)],
             workers,
             reloads: (0, 0),
