@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::action::Action;
 use crate::action::split::Split;
+use crate::action::{Action, Fallback};
 use crate::config::{Config, Listener, Policy, Route};
 use crate::document::units::shown_bytes;
 use crate::exchange::template::Escape;
@@ -18,6 +18,7 @@ use crate::http::parse::{self, HeadLimits, Scan};
 use crate::http::target;
 use crate::policy::{Policies, Verdict};
 use crate::routing::Facts;
+use crate::upstream::{Pending, Probe, Spec};
 
 /// A request as a person describes it.
 #[derive(Clone, Debug)]
@@ -306,6 +307,40 @@ impl Lines {
             self.say("host", String::from_utf8_lossy(host));
         }
         self.upstreams(config, split, request);
+        if let Some(timeout) = route.timeout.or(config.timeouts.request) {
+            self.say("timeout", format!("{timeout:?} for the whole exchange"));
+        }
+        match &route.fallback {
+            Some(Fallback::Forward(upstream)) => {
+                let name = config.upstreams.get(*upstream).map(|spec| spec.name.as_str());
+                self.say("fallback", name.unwrap_or_default());
+            }
+            Some(Fallback::Respond(respond)) => {
+                self.say("fallback", format!("{}, by routes[{index}].fallback", respond.status));
+            }
+            None => {}
+        }
+    }
+
+    /// What keeps an upstream's endpoints well, beyond the defaults.
+    fn health(&mut self, spec: &Spec) {
+        if let Some(probe) = &spec.health {
+            let asked = match &probe.path {
+                Some(path) => format!("GET {path}"),
+                None => "a connection".to_owned(),
+            };
+            let Probe { interval, rise, fall, .. } = probe;
+            let rule = format!("down after {fall} that fail, up after {rise}");
+            self.say("health", format!("{asked} every {interval:?}: {rule}"));
+        }
+        if let Some(max) = spec.connections_max {
+            let Pending { max: pending, timeout } = spec.pending;
+            let waiting = format!("{pending} more wait for {timeout:?}");
+            self.say("connections", format!("{max} to each endpoint at most, {waiting}"));
+        }
+        if let Some(percent) = spec.hedge {
+            self.say("hedge", format!("another is asked, too, of those slower than {percent}%"));
+        }
     }
 
     fn upstreams(&mut self, config: &Config, split: &Split, request: &Request<'_>) {
@@ -323,6 +358,7 @@ impl Lines {
             let (name, balance) = (&spec.name, spec.balance.name());
             let endpoints = endpoints.join(", ");
             self.say("upstream", format!("{name}{share}: {balance} among {endpoints}"));
+            self.health(spec);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Endpoints that share the load, refuse, die and come back.
 
-use crate::harness::{After, Broken, Gateway, Origin, closed_port, set_up, until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use crate::harness::{After, Broken, Gate, Gateway, Origin, closed_port, set_up, until};
 
 #[test]
 fn endpoints_take_turns() {
@@ -292,4 +295,141 @@ fn an_endpoint_that_has_begun_to_answer_has_no_second() {
     assert_eq!(client.interim(), 103);
     assert_eq!(client.response().status, 502);
     assert_eq!(origin.requests().len(), 1);
+}
+
+/// Says its name, and to `/busy` that it cannot, for an hour.
+fn sometimes_busy(name: &str) -> Origin {
+    let name = name.to_owned();
+    Origin::start(move |exchange| {
+        let length = name.len();
+        exchange.body()?;
+        match exchange.request.target.as_str() {
+            "/busy" => exchange
+                .answer("HTTP/1.1 503 Busy\r\nRetry-After: 3600\r\nContent-Length: 4\r\n\r\nbusy"),
+            _ => exchange
+                .answer(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}")),
+        }
+    })
+}
+
+#[test]
+fn an_answer_that_is_as_good_as_none_is_asked_for_elsewhere() {
+    let (busy, other) = (sometimes_busy("busy"), Origin::saying("other"));
+    let setup = |lines: &str| {
+        let setup = set_up().upstream("main", &[busy.address, other.address]);
+        let setup = setup.upstream_line("balance = 'round_robin'").upstream_line(lines);
+        setup.route("upstream = 'main'").start()
+    };
+    let gateway = setup("retry = { statuses = [503] }");
+    let mut client = gateway.client();
+    for _ in 0..10 {
+        assert_eq!(client.get("/busy").text(), "other");
+    }
+    // It asked to be left alone, and is.
+    assert_eq!(busy.requests().len(), 1);
+    assert_eq!(client.get("/").text(), "other");
+    // What may not be sent twice gets what it got.
+    let gateway = setup("retry = { statuses = [503] }");
+    let mut client = gateway.client();
+    let mut posted: Vec<u16> = (0..2)
+        .map(|_| {
+            client.send("POST /busy HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi");
+            client.response().status
+        })
+        .collect();
+    posted.sort_unstable();
+    assert_eq!(posted, [200, 503]);
+    // The last answer is passed on, whatever it is.
+    let gateway = setup("retry = { statuses = [503], attempts = 0 }");
+    let mut client = gateway.client();
+    let got: Vec<_> = (0..2).map(|_| client.get("/busy").text()).collect();
+    assert!(got.contains(&"busy".to_owned()), "{got:?}");
+}
+
+#[test]
+fn a_route_has_its_time_whatever_is_tried() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::start(move |exchange| {
+        if exchange.request.target == "/slow" {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")?;
+        }
+        opened.wait();
+        Ok(After::Close)
+    });
+    let gateway = set_up()
+        .upstream("main", &[origin.address])
+        .upstream_line("timeout_field = 'X-Timeout-Ms'")
+        .route("upstream = 'main'\ntimeout = '1s'")
+        .start();
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nX-Timeout-Ms: 99999\r\n\r\n");
+    assert_eq!(client.response().status, 504);
+    let told: u64 = origin.request().field("x-timeout-ms").parse().unwrap();
+    assert!((1..=1000).contains(&told), "{told}");
+    // A response that has begun is cut, and does not look whole.
+    client.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert!(client.try_response().is_err());
+    assert_eq!(gateway.metric("gateway_deadlines_total{deadline=\"request\"}"), 2.0);
+    gate.open();
+}
+
+#[test]
+fn a_fallback_answers_where_the_upstream_does_not() {
+    let (dead, _held) = closed_port();
+    let spare = Origin::saying("spare");
+    let log = "format = 'json'";
+    let gateway = set_up()
+        .set("access_log", log)
+        .upstream("main", &[dead])
+        .upstream("spare", &[spare.address])
+        .route("path = '/one/*'\nupstream = 'main'\nfallback = { upstream = 'spare' }")
+        .route(
+            "path = '/two/*'\nupstream = 'main'\n\
+             fallback = { respond = { status = 200, body = 'sorry, {path}' } }",
+        )
+        .start();
+    let mut client = gateway.client();
+    assert_eq!(client.get("/one/").text(), "spare");
+    assert_eq!(client.get("/two/x").text(), "sorry, /two/x");
+    let post =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi");
+    // Its body has been read; the gateway does not pretend otherwise.
+    assert_eq!(client.send(post("/one/")).response().status, 503);
+    assert_eq!(client.send(post("/two/")).response().text(), "sorry, /two/");
+    let log = gateway.stop();
+    let fell_back = |line: &&str| line.contains("\"status\":200") && line.contains("no endpoint");
+    assert_eq!(log.lines().filter(fell_back).count(), 3, "{log}");
+}
+
+/// Answers at once, until it is told to wait for ever.
+fn tardy() -> (Origin, Arc<AtomicBool>, Gate) {
+    let (waits, gate) = (Arc::new(AtomicBool::new(false)), Gate::default());
+    let (told, opened) = (Arc::clone(&waits), gate.clone());
+    let origin = Origin::start(move |exchange| {
+        if told.load(SeqCst) {
+            opened.wait();
+        }
+        exchange.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ntardy")
+    });
+    (origin, waits, gate)
+}
+
+#[test]
+fn who_takes_long_is_overtaken_by_another() {
+    let ((tardy, waits, gate), prompt) = (tardy(), Origin::saying("prompt"));
+    let gateway = set_up()
+        .upstream("main", &[tardy.address, prompt.address])
+        .upstream_line("balance = 'round_robin'\nhedge = '95%'\nretry = { budget = '100%' }")
+        .route("upstream = 'main'")
+        .start();
+    let mut client = gateway.client();
+    // How long an answer takes has to be known first.
+    (0..100).for_each(|_| assert_eq!(client.get("/").status, 200));
+    waits.store(true, SeqCst);
+    for _ in 0..6 {
+        assert_eq!(client.get("/").text(), "prompt");
+    }
+    assert!(gateway.metric("gateway_upstream_hedges_total") >= 3.0);
+    gate.open();
 }

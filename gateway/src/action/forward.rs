@@ -8,9 +8,9 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 
 use super::relay::Body;
@@ -21,9 +21,9 @@ use crate::exchange::context::add;
 use crate::exchange::{Context, Error, Request, Resources, Responder, Side};
 use crate::http::forward::{self, RequestShape};
 use crate::net::stream::Watcher;
-use crate::net::{Buffer, Deadline, Reader, Writer, proxy_protocol};
+use crate::net::{Buffer, Deadline, Reader, Writer, proxy_protocol, rt};
 use crate::telemetry::metrics;
-use crate::upstream::{Lease, Upstream};
+use crate::upstream::{Attempts, Lease, Upstream};
 
 /// What a chunk's size, its line ends and the last chunk add to a part of a body.
 const CODING_BYTES_MAX: usize = 32;
@@ -66,8 +66,17 @@ impl Forward<'_> {
         let body = Body::new(request.framing, request.framing);
         let surplus = BytesMut::new();
         let rewritten = &self.rewritten;
-        let mut upload =
-            Upload { resources, request, context, rewritten, body, body_bytes_max, surplus };
+        let mut upload = Upload {
+            resources,
+            request,
+            context,
+            rewritten,
+            body,
+            body_bytes_max,
+            timeout_field: self.upstream.timeout_field(),
+            head_len: 0,
+            surplus,
+        };
         let has_body = !upload.body.is_done();
         let mut out = upload.begin(reader)?;
         let result = self.tries(&mut out, &mut upload, reader, responder).await;
@@ -95,21 +104,31 @@ impl Forward<'_> {
         // Only what may be processed twice may be sent twice (RFC 9110 §9.2.2), and only what is still
         // here can be.
         let replayable = upload.body.is_done() && request.head.method.is_idempotent();
-        let mut attempts = upstream.attempts(point);
+        let mut attempts = upstream.attempts(point, context.deadline.get());
         let (mut fresh, mut failure) = (false, None);
         loop {
             let lease = attempts.checkout(fresh).await;
             let mut lease = lease.map_err(|error| failure.unwrap_or(error))?;
             context.endpoint.set(Some(lease.address()));
             self.announce(&mut lease, request).await?;
+            let mut sent = None;
+            if let Some(delay) = attempts.hedge_after().filter(|_| replayable) {
+                // Boxed, as few upstreams ask for it.
+                (lease, sent) =
+                    Box::pin(self.hedge(&mut attempts, lease, delay, request, out)).await;
+                context.endpoint.set(Some(lease.address()));
+            }
             let head_by = Cell::new(Deadline::NEVER);
+            let refuses = |status| replayable && attempts.refuses(status);
             let metrics = upstream.metrics();
-            let response = Response { resources, request, context, metrics, head_by: &head_by };
-            let may_be_stale = replayable && lease.is_reused();
+            let (head_by, refuses) = (&head_by, &refuses);
+            let response = Response { resources, request, context, metrics, head_by, refuses };
+            let sending = Sending { sent, may_be_stale: replayable && lease.is_reused() };
             let ended =
-                exchange(&mut lease, out, upload, &response, reader, responder, may_be_stale).await;
-            if let Some(latency) = context.upstream_duration.get() {
+                exchange(&mut lease, out, upload, &response, reader, responder, sending).await;
+            if let Some(latency) = context.upstream_duration.take() {
                 attempts.answered(&lease, latency, context.upstream_status.get());
+                context.upstream_duration.set(Some(latency));
             }
             match ended {
                 Ok(Ended { tunnel: Some(writer), .. }) => {
@@ -129,19 +148,78 @@ impl Forward<'_> {
                     return Ok(ended.persistent);
                 }
                 Err(Error::Stale) if !fresh => fresh = true,
+                // Its retry has been counted.
+                Err(Error::Refused) => {
+                    if let Some(time) = context.retry_after.take() {
+                        attempts.pause(&lease, time);
+                    }
+                    attempts.leave_out(&lease);
+                    (fresh, failure) = (false, Some(Error::Refused));
+                }
                 Err(error) => {
-                    if error.side() == Side::Upstream {
+                    // Who has not answered in the time a route allows is slow, whatever the time.
+                    let slow = error == Error::OutOfTime && context.request_read.get();
+                    if error.side() == Side::Upstream || slow {
                         attempts.failed(&lease);
                     }
                     let silent = responder.as_ref().is_some_and(Responder::is_silent);
                     let unanswered = error == Error::UpstreamGone && silent;
-                    if !replayable || !unanswered || !attempts.may_retry(&lease) {
+                    if !replayable || !unanswered || !attempts.take_retry() {
                         return Err(error);
                     }
+                    attempts.leave_out(&lease);
                     (fresh, failure) = (true, Some(error));
                 }
             }
+            context.upstream_duration.set(None);
             upstream.metrics().retries.add(1);
+            if upstream.timeout_field().is_some() {
+                upload.retell(out)?;
+            }
+        }
+    }
+
+    /// Sends the request, and to another endpoint, too, if the first does not begin to answer in time.
+    /// Returns who begins first, and when it was sent, if it could be.
+    async fn hedge(
+        &self,
+        attempts: &mut Attempts<'_>,
+        mut first: Lease,
+        delay: Duration,
+        request: &Request<'_>,
+        out: &mut Buffer,
+    ) -> (Lease, Option<Instant>) {
+        let gap = self.resources.timeouts.body;
+        if first.stream.writer.write_all(out, gap).await.is_err() {
+            return (first, None);
+        }
+        let begun = Instant::now();
+        if rt::timeout(delay, first.stream.reader.readable()).await.is_some()
+            || !attempts.take_retry()
+        {
+            return (first, Some(begun));
+        }
+        attempts.leave_out(&first);
+        let Ok(mut second) = attempts.checkout(false).await else { return (first, Some(begun)) };
+        if self.announce(&mut second, request).await.is_err()
+            || second.stream.writer.write_all(out, gap).await.is_err()
+        {
+            return (first, Some(begun));
+        }
+        let sent = Instant::now();
+        self.upstream.metrics().hedges.add(1);
+        let either = {
+            let one = pin!(first.stream.reader.readable());
+            let other = pin!(second.stream.reader.readable());
+            let answer = rt::timeout(self.resources.timeouts.response, select(one, other)).await;
+            matches!(answer, Some(Either::Right(_)))
+        };
+        match either {
+            true => {
+                attempts.answered(&first, begun.elapsed(), 0);
+                (second, Some(sent))
+            }
+            false => (first, Some(begun)),
         }
     }
 
@@ -159,6 +237,15 @@ impl Forward<'_> {
     }
 }
 
+/// What is known of a try before it begins.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    /// When the request has been sent already, if it has.
+    sent: Option<Instant>,
+    /// Whether the connection may have died unseen.
+    may_be_stale: bool,
+}
+
 /// One try on one connection.
 async fn exchange<'w>(
     lease: &mut Lease,
@@ -167,21 +254,25 @@ async fn exchange<'w>(
     response: &Response<'_, '_>,
     reader: &mut Reader,
     responder: &mut Option<Responder<'w>>,
-    may_be_stale: bool,
+    sending: Sending,
 ) -> Result<Ended<'w>, Error> {
     let Upload { resources, context, .. } = *upload;
+    let Sending { sent: sent_before, may_be_stale } = sending;
     let sent_at_once = upload.body.is_done();
     let stream = &mut lease.stream;
-    let sent = match stream.writer.write_all(out, resources.timeouts.body).await {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            return Err(Error::ResponseTimeout);
-        }
-        // An endpoint that closed may still have answered before.
-        sent => sent.is_ok(),
+    let sent = match sent_before {
+        Some(_) => true,
+        None => match stream.writer.write_all(out, resources.timeouts.body).await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(Error::ResponseTimeout);
+            }
+            // An endpoint that closed may still have answered before.
+            sent => sent.is_ok(),
+        },
     };
     let request_sent = || {
-        context.sent_at.set(Some(Instant::now()));
-        let by = Deadline::after(resources.timeouts.response);
+        context.sent_at.set(Some(sent_before.unwrap_or_else(Instant::now)));
+        let by = Deadline::after(resources.timeouts.response).min(context.deadline.get());
         response.head_by.set(by);
         by
     };
@@ -237,6 +328,10 @@ struct Upload<'a, 'r> {
     rewritten: &'a Rewritten,
     body: Body,
     body_bytes_max: u64,
+    /// The field in which the endpoint is told how long it has, if it is.
+    timeout_field: Option<&'a str>,
+    /// Bytes of the head for the endpoint.
+    head_len: usize,
     /// Bytes of the next request that were read with the end of this one.
     surplus: BytesMut,
 }
@@ -245,19 +340,10 @@ impl Upload<'_, '_> {
     /// The head for the origin, with as much of the body behind it as has come.
     fn begin(&mut self, reader: &mut Reader) -> Result<Buffer, Error> {
         let Self { resources, context, .. } = *self;
-        let Request { head, bytes, framing, client, upgrade, .. } = *self.request;
+        let Request { head, bytes, .. } = *self.request;
         let buffers = &resources.buffers;
         let memory = if self.body.is_done() { buffers.head() } else { buffers.body() };
-        let shape = RequestShape {
-            framing,
-            upgrade,
-            path: self.rewritten.path.as_deref(),
-            host: self.rewritten.host.as_deref(),
-        };
-        let edits = context.request_edits.borrow();
-        let head_out = forward::request(memory.into(), head, bytes, shape, client, &edits)
-            .map_err(Error::Rejected)?;
-        let mut out = Buffer::from(head_out.into_bytes());
+        let mut out = Buffer::from(self.head(memory.into())?);
         if !self.body.is_done() {
             let mut part = buffers.body();
             part.append(bytes.get(head.len..).unwrap_or_default());
@@ -271,6 +357,44 @@ impl Upload<'_, '_> {
         }
         context.request_read.set(self.body.is_done());
         Ok(out)
+    }
+
+    /// The head for the origin.
+    fn head(&mut self, memory: BytesMut) -> Result<BytesMut, Error> {
+        let Request { head, bytes, framing, client, upgrade, .. } = *self.request;
+        if let Some(name) = self.timeout_field {
+            self.tell_timeout(name);
+        }
+        let shape = RequestShape {
+            framing,
+            upgrade,
+            path: self.rewritten.path.as_deref(),
+            host: self.rewritten.host.as_deref(),
+        };
+        let edits = self.context.request_edits.borrow();
+        let out = forward::request(memory, head, bytes, shape, client, &edits);
+        let out = out.map_err(Error::Rejected)?.into_bytes();
+        self.head_len = out.len();
+        Ok(out)
+    }
+
+    /// Says how long the exchange may still take. Whatever the client says of that is its own affair.
+    fn tell_timeout(&self, name: &str) {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let mut edits = self.context.request_edits.borrow_mut();
+        match self.context.deadline.get() {
+            Deadline::NEVER => edits.remove(name),
+            deadline => edits.set(name, deadline.left().as_millis().to_string().into()),
+        }
+    }
+
+    /// The same request with the time that is left by now.
+    fn retell(&mut self, out: &mut Buffer) -> Result<(), Error> {
+        let head_before = self.head_len;
+        let mut next = self.head(BytesMut::new())?;
+        next.extend_from_slice(out.filled().get(head_before..).unwrap_or_default());
+        *out = Buffer::from(next);
+        Ok(())
     }
 
     /// Adds what of the body can be read at once, so that a small one leaves in one write and needs
@@ -318,13 +442,14 @@ impl Upload<'_, '_> {
         while !self.body.is_done() {
             buffer.clear();
             let begun = Deadline::now();
-            let until = Deadline::after(pace.allowance());
+            let until = Deadline::after(pace.allowance()).min(self.context.deadline.get());
             match reader.read(&mut buffer, self.body.wanted(), until).await {
                 Ok(count) if count > 0 => {
                     pace.record(begun.elapsed(), count);
                     self.resources.metrics.downstream_bytes_in.add(count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    self.context.in_time()?;
                     self.resources.metrics.deadline(metrics::Deadline::RequestBody);
                     return Err(Error::BodyTimeout);
                 }

@@ -26,6 +26,26 @@ pub enum Action {
     Redirect(Redirect),
 }
 
+/// What answers where a route's upstream cannot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Another upstream, by its position: requests without a body that are safe to send there.
+    Forward(usize),
+    /// The gateway.
+    Respond(Respond),
+}
+
+impl Fallback {
+    /// The texts in it that a request has a part in.
+    pub fn templates(&self) -> impl Iterator<Item = &Template> {
+        match self {
+            Self::Forward(_) => None,
+            Self::Respond(respond) => respond.body.as_ref(),
+        }
+        .into_iter()
+    }
+}
+
 /// An answer of the gateway's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Respond {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 
@@ -11,7 +12,7 @@ use crate::exchange::{Context, Error, Request, Resources, Responder, ResponseWri
 use crate::http::Reject;
 use crate::http::forward::{self, ResponseShape};
 use crate::http::framing::{self, Framing};
-use crate::http::head::{ResponseHead, Version, is_persistent};
+use crate::http::head::{ResponseHead, Version, is_persistent, values_of};
 use crate::http::parse::{self, HeadLimits, Scan};
 use crate::http::upgrade;
 use crate::net::{Buffer, Deadline, Reader};
@@ -39,6 +40,8 @@ pub(super) struct Response<'a, 'r> {
     pub metrics: &'a metrics::Upstream,
     /// Until when the head must have come; changes when an upload ends while it is awaited.
     pub head_by: &'a Cell<Deadline>,
+    /// Whether an answer with this status is as good as none: another endpoint will be asked.
+    pub refuses: &'a dyn Fn(u16) -> bool,
 }
 
 impl Response<'_, '_> {
@@ -65,6 +68,11 @@ impl Response<'_, '_> {
     ) -> Result<Ended<'w>, Error> {
         self.final_head(reader, responder, buffer, head).await?;
         self.context.upstream_status.set(head.status);
+        if responder.as_ref().is_some_and(Responder::is_silent) && (self.refuses)(head.status) {
+            let after = values_of(&head.fields, buffer.filled(), "retry-after").next();
+            self.context.retry_after.set(after.and_then(retry_after));
+            return Err(Error::Refused);
+        }
         if let Some(sent) = self.context.sent_at.get() {
             let waited = sent.elapsed();
             self.context.upstream_duration.set(Some(waited));
@@ -183,12 +191,20 @@ impl Response<'_, '_> {
         match reader.read(buffer, usize::MAX, self.head_by.get()).await {
             Ok(count) if count > 0 => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.in_time()?;
                 self.resources.metrics.deadline(metrics::Deadline::Response);
                 Err(Error::ResponseTimeout)
             }
             _ if buffer.is_empty() && first => Err(Error::UpstreamGone),
             _ => Err(Error::BadResponse(Reject::Malformed("upstream broke off its head"))),
         }
+    }
+
+    /// Whether the exchange may take longer.
+    fn in_time(&self) -> Result<(), Error> {
+        self.context.in_time().inspect_err(|_| {
+            self.resources.metrics.deadline(metrics::Deadline::Request);
+        })
     }
 
     /// How the client gets the response. Chunked where the length is not known, but not to a client
@@ -218,6 +234,7 @@ impl Response<'_, '_> {
         while !body.is_done() {
             buffer.clear();
             let until = Deadline::after(self.resources.timeouts.body);
+            let until = until.min(self.context.deadline.get());
             match reader.read(buffer, body.wanted(), until).await {
                 Ok(0) if body.end(buffer) => {}
                 Ok(0) => return Err(Error::ResponseCut),
@@ -226,6 +243,7 @@ impl Response<'_, '_> {
                     add(&self.context.bytes_out, count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    self.in_time()?;
                     self.resources.metrics.deadline(metrics::Deadline::ResponseBody);
                     return Err(Error::ResponseStalled);
                 }
@@ -235,4 +253,11 @@ impl Response<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// RFC 9110 §10.2.3: seconds, or a date.
+fn retry_after(value: &[u8]) -> Option<Duration> {
+    let text = str::from_utf8(value).ok()?;
+    let seconds = text.parse().map(Duration::from_secs).ok();
+    seconds.or_else(|| httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok())
 }

@@ -169,6 +169,10 @@ fn timeouts(table: &mut Section<'_>) -> Timeouts {
         response: table.value("response", default.response, duration(TIMEOUT)),
         tunnel: table.value("tunnel", default.tunnel, duration(TIMEOUT)),
         handshake: table.value("handshake", default.handshake, duration(TIMEOUT)),
+        request: table.value("request", default.request, |kind| match kind.is_text("none") {
+            true => Ok(None),
+            false => duration(TIMEOUT)(kind).map(Some),
+        }),
     }
 }
 

@@ -42,8 +42,7 @@ impl Config {
     }
 
     fn unused(&self, warnings: &mut Vec<String>) {
-        let routed: BTreeSet<_> =
-            self.routes.iter().flat_map(|route| route.action.upstreams()).collect();
+        let routed: BTreeSet<_> = self.routes.iter().flat_map(Route::upstreams).collect();
         let listed = self.listeners.iter().flat_map(|listener| &listener.policies);
         let listed: BTreeSet<_> =
             listed.chain(self.routes.iter().flat_map(|route| &route.policies)).collect();

@@ -23,8 +23,8 @@ use std::time::Duration;
 pub use crate::document::{Place, Problem};
 pub use error::Error;
 
-use crate::action::Action;
 use crate::action::rewrite::Rewrite;
+use crate::action::{Action, Fallback};
 use crate::exchange::{Limits, Pages, Timeouts, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
@@ -193,10 +193,25 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// Bytes of a request body, where the route has its own limit.
     pub body_bytes: Option<u64>,
+    /// How long a whole exchange may take, where the route has its own bound.
+    pub timeout: Option<Duration>,
+    /// What answers where its upstream cannot.
+    pub fallback: Option<Fallback>,
     /// In which ways a path may be ambiguous.
     pub allow_in_path: Ambiguities,
     /// Positions in [`Config::policies`], in the order they are asked, after those of the listener.
     pub policies: Vec<usize>,
+}
+
+impl Route {
+    /// The upstreams it may pass requests on to.
+    pub fn upstreams(&self) -> impl Iterator<Item = usize> {
+        let fallback = match &self.fallback {
+            Some(Fallback::Forward(upstream)) => Some(*upstream),
+            Some(Fallback::Respond(_)) | None => None,
+        };
+        self.action.upstreams().chain(fallback)
+    }
 }
 
 /// What the command line says; it wins over the file.

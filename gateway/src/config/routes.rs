@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Route;
-use super::check::BODY_BYTES;
+use super::check::{BODY_BYTES, TIMEOUT};
 use super::policies::Policies;
 use crate::action::rewrite::Rewrite;
 use crate::action::split::Split;
-use crate::action::{Action, Redirect, Respond};
+use crate::action::{Action, Fallback, Redirect, Respond};
 use crate::document::section::Section;
-use crate::document::units::bytes;
+use crate::document::units::{bytes, duration};
 use crate::document::value::Kind;
 use crate::document::values::{integer, network, parsed, text, word};
 use crate::exchange::Affinity;
@@ -51,13 +51,22 @@ pub(super) fn read(
         let action = action(table, &positions);
         let rewrite = rewrite(table, &path);
         let body_bytes = table.optional("body_bytes", bytes(BODY_BYTES));
+        let timeout = table.optional("timeout", duration(TIMEOUT));
+        let fallback = fallback(table, &positions);
+        if !matches!(action, Some(Action::Forward(_)) | None) {
+            for key in ["timeout", "fallback"] {
+                table.reject_value(key, "is for routes that forward");
+            }
+        }
         let mut allow_in_path = Ambiguities::default();
         if table.has("allow_in_path") {
             let kinds = table.list("allow_in_path", ALLOW_HINT, word(&Ambiguity::NAMES));
             kinds.into_iter().for_each(|kind| allow_in_path.insert(kind));
         }
         let policies = policies.listed(table);
-        for template in action.iter().flat_map(Action::templates).chain(rewrite.templates()) {
+        let templates = action.iter().flat_map(Action::templates);
+        let templates = templates.chain(fallback.iter().flat_map(Fallback::templates));
+        for template in templates.chain(rewrite.templates()) {
             for group in template.groups() {
                 if !path.pattern().is_some_and(|pattern| pattern.has_group(group)) {
                     table.reject(format!("{{path:{group}}} is no group of path"));
@@ -78,6 +87,8 @@ pub(super) fn read(
             action,
             rewrite,
             body_bytes,
+            timeout,
+            fallback,
             allow_in_path,
             policies,
         }));
@@ -117,7 +128,7 @@ fn wanted(kind: &Kind) -> Result<Wanted, String> {
     }
 }
 
-fn token(text: &str) -> Result<&str, String> {
+pub(super) fn token(text: &str) -> Result<&str, String> {
     match !text.is_empty() && text.bytes().all(is_token_byte) {
         true => Ok(text),
         false => Err(format!("{text:?} is no name: write letters, digits and \"-\"")),
@@ -138,6 +149,20 @@ fn action(table: &mut Section<'_>, upstreams: &BTreeMap<String, usize>) -> Optio
             Some(Action::Forward(Split { shares: vec![(upstream, 1)], sticky: None }))
         }
     }
+}
+
+/// An upstream, or an answer.
+fn fallback(table: &mut Section<'_>, upstreams: &BTreeMap<String, usize>) -> Option<Fallback> {
+    if !table.has("fallback") {
+        return None;
+    }
+    table.table("fallback", |table| match table.has("upstream") {
+        true => {
+            table.reject_value("respond", "cannot be had together with upstream");
+            table.reference("upstream", upstreams).map(Fallback::Forward)
+        }
+        false => Some(Fallback::Respond(table.table("respond", respond))),
+    })
 }
 
 fn split(table: &mut Section<'_>, upstreams: &BTreeMap<String, usize>) -> Option<Split> {

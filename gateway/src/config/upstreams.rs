@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::check::{COUNT, TIMEOUT};
-use super::routes::affinity;
+use super::routes::{affinity, token};
 use super::tls;
 use super::values::endpoint;
 use crate::document::problem::shown;
@@ -63,6 +63,9 @@ pub(super) fn read(root: &mut Section<'_>, workers: usize) -> Vec<Spec> {
             balance: balance(table),
             ejection: table.table("ejection", ejection),
             retry: table.table("retry", retry),
+            hedge: table.optional("hedge", percent(50..=99)),
+            timeout_field: table
+                .optional("timeout_field", |kind| token(text(kind)?).map(str::to_owned)),
             connections_max: table.value("connections_max", None, |kind| cap(kind, workers)),
             pending: table.table("pending", pending),
             slow_start: table.value("slow_start", Duration::ZERO, duration(SLOW_START)),
@@ -129,6 +132,10 @@ fn retry(table: &mut Section<'_>) -> Retry {
     Retry {
         attempts: table.value("attempts", default.attempts, integer(0..=10)),
         budget: table.value("budget", default.budget, percent(0..=100)),
+        statuses: match table.has("statuses") {
+            true => table.list("statuses", STATUSES_HINT, integer(400..=599)),
+            false => default.statuses,
+        },
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a route does with its requests, and which one a request takes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::Shared;
 use crate::action::rewrite::{Rewrite, Rewritten};
-use crate::action::{Action, split::Split};
+use crate::action::{Action, Fallback, split::Split};
 use crate::exchange::affinity::{Affinity, point};
 use crate::exchange::{Context, Error, Request};
 use crate::http::ambiguity::Ambiguities;
@@ -27,6 +29,10 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// The most a request's body may have.
     pub body_bytes_max: u64,
+    /// How long an exchange may take, if there is a bound.
+    pub timeout: Option<Duration>,
+    /// What answers where its upstream cannot.
+    pub fallback: Option<Fallback>,
     /// In which ways its path may be ambiguous.
     pub allow_in_path: Ambiguities,
     /// What it asks of a request before that.

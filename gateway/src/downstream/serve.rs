@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::connection::{Connection, Next};
 use super::prologue::Peer;
-use super::{Listener, Shared, route};
-use crate::action::Action;
+use super::{Listener, Route, Shared, route};
 use crate::action::forward::{Forward, Forwarded};
+use crate::action::{Action, Fallback};
 use crate::exchange::responder::{self, Content, Responder};
 use crate::exchange::{Context, Error, Request, request_id, template};
 use crate::http::forward::Client;
@@ -20,7 +20,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, Version, is_persistent, values};
 use crate::http::headers::Name;
 use crate::http::{Reject, upgrade};
-use crate::net::Reader;
+use crate::net::{Deadline, Reader};
 use crate::policy::Verdict;
 use crate::routing::PathPattern;
 use crate::telemetry::access_log::Entry;
@@ -70,7 +70,9 @@ pub(super) async fn serve(
     let result =
         answer(shared, listener, &request, &mut stream.reader, &mut responder, &context).await;
     let (next, error, surplus) = match result {
-        Ok(Forwarded { persistent, surplus }) => (next(persistent, &context), None, surplus),
+        Ok(Forwarded { persistent, surplus }) => {
+            (next(persistent, &context), context.fell_back.get(), surplus)
+        }
         Err(error) => {
             shared.note_offence(error, request.source);
             let next = fail(shared, &request, responder, &context, error).await;
@@ -151,13 +153,56 @@ async fn answer(
             return answer_self(shared, status, None, request, responder, context).await;
         }
     };
-    let rewritten = route.rewrite(request)?;
+    if let Some(timeout) = route.timeout {
+        context.deadline.set(Deadline::after(timeout));
+    }
     let index = route::choose(split, shared, request, context).ok_or(Error::NoRoute)?;
+    let forwarded = forward(shared, route, index, request, reader, responder, context).await;
+    let (Err(error), Some(fallback)) = (&forwarded, &route.fallback) else { return forwarded };
+    let silent = responder.as_ref().is_some_and(Responder::is_silent);
+    if !silent || !error.may_fall_back() {
+        return forwarded;
+    }
+    match fallback {
+        Fallback::Respond(respond) => {
+            context.fell_back.set(Some(*error));
+            let content = respond.content(request, &route.path);
+            answer_self(shared, respond.status, content, request, responder, context).await
+        }
+        Fallback::Forward(index) if may_ask_another(request, *error) => {
+            context.fell_back.set(Some(*error));
+            // Boxed, as it is seldom needed.
+            let again = forward(shared, route, *index, request, reader, responder, context);
+            Box::pin(again).await
+        }
+        Fallback::Forward(_) => forwarded,
+    }
+}
+
+/// Lets an upstream answer.
+async fn forward(
+    shared: &Shared,
+    route: &Route,
+    index: usize,
+    request: &Request<'_>,
+    reader: &mut Reader,
+    responder: &mut Option<Responder<'_>>,
+    context: &Context,
+) -> Result<Forwarded, Error> {
     context.upstream.set(Some(index));
     let upstream = shared.upstreams.get(index).ok_or(Error::NoRoute)?;
     let (resources, body_bytes_max) = (&shared.resources, route.body_bytes_max);
-    let forward = Forward { resources, upstream, body_bytes_max, rewritten };
-    forward.answer(request, reader, responder, context).await
+    let rewritten = route.rewrite(request)?;
+    Forward { resources, upstream, body_bytes_max, rewritten }
+        .answer(request, reader, responder, context)
+        .await
+}
+
+/// Whether a request that came to nothing may be sent elsewhere: what has been read of a body is gone, and
+/// what may have been done is not done twice.
+fn may_ask_another(request: &Request<'_>, error: Error) -> bool {
+    matches!(request.framing, Framing::Empty | Framing::Length(0))
+        && (request.head.method.is_idempotent() || error.is_unsent())
 }
 
 /// What policies make of a request: the status they answer it with, if they do.

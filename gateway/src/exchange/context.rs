@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::Error;
 use crate::http::edits::Edits;
 use crate::http::forward::Client;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
+use crate::net::Deadline;
 use crate::tls::ClientCertificate;
 
 /// A request whose head has been read and whose framing is decided.
@@ -57,10 +59,29 @@ pub struct Context {
     pub sent_at: Cell<Option<Instant>>,
     /// From the request sent whole to the response's head.
     pub upstream_duration: Cell<Option<Duration>>,
+    /// When the exchange has to be over.
+    pub deadline: Cell<Deadline>,
+    /// How long an endpoint that cannot has asked to be left alone.
+    pub retry_after: Cell<Option<Duration>>,
+    /// What went wrong before a fallback answered.
+    pub fell_back: Cell<Option<Error>>,
     /// What policies change about the request for the origin.
     pub request_edits: RefCell<Edits>,
     /// What policies change about the response for the client.
     pub response_edits: RefCell<Edits>,
+}
+
+impl Context {
+    /// Whether the exchange may take longer.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn in_time(&self) -> Result<(), Error> {
+        match Deadline::now() < self.deadline.get() {
+            true => Ok(()),
+            false => Err(Error::OutOfTime),
+        }
+    }
 }
 
 /// Adds to a counter that is a cell.

@@ -60,6 +60,10 @@ pub enum Error {
     ResponseCut,
     /// An endpoint stalled in the middle of its response.
     ResponseStalled,
+    /// The exchange took longer than its route allows.
+    OutOfTime,
+    /// An endpoint answered that it cannot, and another is asked.
+    Refused,
     /// Neither side of a tunnel said anything for too long.
     TunnelSilent,
 }
@@ -103,8 +107,8 @@ impl Error {
             Self::Stale | Self::UpstreamTls | Self::UpstreamGone | Self::BadResponse(_) => {
                 Some(502)
             }
-            Self::Unavailable | Self::Overloaded => Some(503),
-            Self::ConnectTimeout | Self::ResponseTimeout => Some(504),
+            Self::Unavailable | Self::Overloaded | Self::Refused => Some(503),
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::OutOfTime => Some(504),
             Self::ProxyHeader
             | Self::Handshake(_)
             | Self::ClientGone
@@ -115,10 +119,23 @@ impl Error {
         }
     }
 
+    /// Whether it is for want of an upstream that answers.
+    pub fn may_fall_back(self) -> bool {
+        self.side() == Side::Upstream || matches!(self, Self::Overloaded | Self::OutOfTime)
+    }
+
+    /// Whether nothing of the request has reached an endpoint.
+    pub fn is_unsent(self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable | Self::Overloaded | Self::ConnectTimeout | Self::UpstreamTls
+        )
+    }
+
     /// After how many seconds it may be worth to try again, if time helps (RFC 9110 §10.2.3).
     pub fn retry_after(self) -> Option<&'static str> {
         match self {
-            Self::Unavailable => Some("5"),
+            Self::Unavailable | Self::Refused => Some("5"),
             Self::Overloaded => Some("1"),
             _ => None,
         }
@@ -139,9 +156,11 @@ impl Error {
             | Self::MethodNotAllowed
             | Self::Denied(_)
             | Self::Overloaded
+            | Self::OutOfTime
             | Self::TunnelSilent => Side::Gateway,
             Self::Unavailable
             | Self::ConnectTimeout
+            | Self::Refused
             | Self::UpstreamTls
             | Self::Stale
             | Self::UpstreamGone
@@ -207,6 +226,8 @@ impl Error {
             Self::ResponseTimeout => "upstream did not respond in time",
             Self::ResponseCut => "upstream broke off its response",
             Self::ResponseStalled => "upstream stalled in its response",
+            Self::OutOfTime => "the route's timeout passed",
+            Self::Refused => "upstream answered that it cannot",
             Self::TunnelSilent => "tunnel was silent",
         }
     }

@@ -113,6 +113,8 @@ pub struct Timeouts {
     pub tunnel: Duration,
     /// A whole TLS handshake.
     pub handshake: Duration,
+    /// A whole exchange, from the request's head to the end of the response, if there is a bound.
+    pub request: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -125,6 +127,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(60),
             tunnel: Duration::from_secs(600),
             handshake: Duration::from_secs(5),
+            request: None,
         }
     }
 }

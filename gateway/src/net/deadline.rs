@@ -34,6 +34,12 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(u64);
 
+impl Default for Deadline {
+    fn default() -> Self {
+        Self::NEVER
+    }
+}
+
 impl Deadline {
     /// No deadline.
     pub const NEVER: Self = Self(u64::MAX);

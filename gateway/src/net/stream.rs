@@ -196,6 +196,15 @@ impl Reader {
         result
     }
 
+    /// Waits until there is something to read, for as long as it takes. May be dropped, other than what
+    /// else waits here.
+    pub async fn readable(&self) {
+        if !self.socket.has_received() {
+            // What goes wrong is found again by the read that follows.
+            let _ = self.socket.wait(self.socket.get().readable(false)).await;
+        }
+    }
+
     /// Reads what there is, at most `max` bytes, behind what `buffer` holds, which has room for
     /// some; 0 at the stream's end.
     ///

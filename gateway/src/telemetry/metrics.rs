@@ -83,11 +83,13 @@ pub enum Deadline {
     ResponseBody,
     /// Both sides of a tunnel were silent.
     Tunnel,
+    /// A whole exchange took too long.
+    Request,
 }
 
 impl Deadline {
     /// Every deadline with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 9] = [
         "head",
         "request_body",
         "response_write",
@@ -96,6 +98,7 @@ impl Deadline {
         "response",
         "response_body",
         "tunnel",
+        "request",
     ];
 }
 
@@ -285,6 +288,8 @@ pub struct Upstream {
     pub failures: Counter,
     /// Requests sent again.
     pub retries: Counter,
+    /// Requests another endpoint was asked, too, because the first took long.
+    pub hedges: Counter,
     /// Times an endpoint was not asked for a while.
     pub ejections: Counter,
     /// Requests that wait until an endpoint may be given one more.

@@ -1,5 +1,6 @@
 //! The tries of one exchange: which endpoints it asks, one after the other, and what they were like.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,16 +26,20 @@ pub struct Attempts<'u> {
     point: Option<u64>,
     /// Positions of endpoints that failed.
     tried: Vec<usize>,
-    sent: u32,
+    /// When all of it has to be over.
+    until: Deadline,
+    /// How often it was sent once more.
+    retries: Cell<u32>,
 }
 
 impl Upstream {
-    /// An exchange begins, which earns a part of a retry. Its place is `point`, where it has one.
-    pub fn attempts(&self, point: Option<u64>) -> Attempts<'_> {
+    /// An exchange begins, which earns a part of a retry. Its place is `point`, where it has one, and it
+    /// has to be over by `until`.
+    pub fn attempts(&self, point: Option<u64>, until: Deadline) -> Attempts<'_> {
         let earned = f64::from(self.settings.spec.retry.budget) / 100.0;
         self.retries_left.set((self.retries_left.get() + earned).min(RETRIES_SAVED));
         let group = Rc::clone(&self.group.borrow());
-        Attempts { upstream: self, group, point, tried: Vec::new(), sent: 0 }
+        Attempts { upstream: self, group, point, tried: Vec::new(), until, retries: Cell::new(0) }
     }
 }
 
@@ -67,11 +72,12 @@ impl Attempts<'_> {
             }
             // Boxed, because most exchanges find a kept connection, and its timer would make every
             // exchange's future larger and oddly aligned.
-            match Box::pin(self.upstream.connect(endpoint)).await {
+            match Box::pin(self.upstream.connect(endpoint, self.until)).await {
                 Ok(stream) => {
                     self.upstream.metrics().connections.add(1);
                     return Ok(self.lease(stream, turn, index, false));
                 }
+                Err(_) if self.until <= Deadline::now() => return Err(Error::OutOfTime),
                 Err(failure) => {
                     self.upstream.metrics().connect_failures.add(1);
                     self.note_failure(index);
@@ -97,8 +103,12 @@ impl Attempts<'_> {
             return Err(Error::Overloaded);
         }
         metrics.pending.add(1);
-        let called = rt::timeout(settings.spec.pending.timeout, queue.wait()).await;
+        let timeout = settings.spec.pending.timeout.min(self.until.left());
+        let called = rt::timeout(timeout, queue.wait()).await;
         metrics.pending.sub(1);
+        if called.is_none() && self.until <= Deadline::now() {
+            return Err(Error::OutOfTime);
+        }
         if called.is_none() {
             metrics.overflows.add(1);
             return Err(Error::Overloaded);
@@ -118,6 +128,10 @@ impl Attempts<'_> {
         }
         let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         lease.turn.load.answered(latency, Deadline::now().millis());
+        if let Some(quantile) = &self.upstream.hedge_after {
+            #[expect(clippy::cast_precision_loss, reason = "to the microsecond for 285 years")]
+            quantile.record(latency as f64);
+        }
     }
 
     /// The endpoint was asked and has failed.
@@ -166,19 +180,38 @@ impl Attempts<'_> {
         }
     }
 
-    /// Whether the request may be sent once more, to another endpoint if there is one. Counts it.
-    pub fn may_retry(&mut self, lease: &Lease) -> bool {
-        self.sent += 1;
+    /// Whether the request may be sent once more. Counts it.
+    pub fn take_retry(&self) -> bool {
         let left = self.upstream.retries_left.get();
-        let may = self.sent <= self.upstream.settings.spec.retry.attempts && left >= 1.0;
+        let may = self.retries.get() < self.upstream.settings.spec.retry.attempts
+            && left >= 1.0
+            && Deadline::now() < self.until;
         if may {
+            self.retries.set(self.retries.get() + 1);
             self.upstream.retries_left.set(left - 1.0);
-            self.tried.push(lease.index);
-            if self.tried.len() >= self.group.endpoints.len() {
-                self.tried.clear();
-            }
         }
         may
+    }
+
+    /// Whether an answer with this status is as good as none, and the request may be sent once more.
+    /// Counts it.
+    pub fn refuses(&self, status: u16) -> bool {
+        self.upstream.settings.spec.retry.statuses.contains(&status) && self.take_retry()
+    }
+
+    /// Asks another endpoint the next time, if there is one.
+    pub fn leave_out(&mut self, lease: &Lease) {
+        self.tried.push(lease.index);
+        if self.tried.len() >= self.group.endpoints.len() {
+            self.tried.clear();
+        }
+    }
+
+    /// How long the endpoint has before another one is asked, too, if any is.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        let others = self.group.endpoints.len() - self.tried.len().min(self.group.endpoints.len());
+        let after = self.upstream.hedge_after.as_ref().filter(|_| others > 1)?.value()?;
+        Some(Duration::from_secs_f64(after / 1e6))
     }
 }
 
@@ -187,8 +220,9 @@ fn millis(duration: Duration) -> u64 {
 }
 
 impl Upstream {
-    async fn connect(&self, endpoint: &Endpoint) -> Result<Stream, Error> {
+    async fn connect(&self, endpoint: &Endpoint, until: Deadline) -> Result<Stream, Error> {
         let Settings { connect_timeout, deadlines, connector, buffers, .. } = &*self.settings;
+        let connect_timeout = &(*connect_timeout).min(until.left());
         let (socket, host) = (&endpoint.socket, &*endpoint.host);
         let failed = |error: io::Error, otherwise: Error| {
             tracing::debug!(upstream = &*self.name, endpoint = %socket, %error, "connect failed");

@@ -7,6 +7,7 @@ pub mod balance;
 pub mod health;
 pub mod load;
 mod pool;
+mod quantile;
 mod queue;
 mod spec;
 
@@ -24,6 +25,7 @@ use balance::Chooser;
 pub use health::Health;
 use load::{Load, Terms};
 use pool::Endpoint;
+use quantile::Quantile;
 use queue::Queue;
 pub use spec::{Address, EndpointSpec, Pending, Probe, Retry, Spec};
 
@@ -62,6 +64,8 @@ pub struct Upstream {
     /// Retries that the budget has left.
     retries_left: Cell<f64>,
     queue: Rc<Queue>,
+    /// When another endpoint is asked, too, microseconds after the first.
+    hedge_after: Option<Quantile>,
     settings: Rc<Settings>,
 }
 
@@ -85,6 +89,7 @@ impl Upstream {
             group: RefCell::new(Rc::new(group)),
             retries_left: Cell::new(RETRIES_SAVED),
             queue,
+            hedge_after: settings.spec.hedge.map(Quantile::new),
             settings,
         }
     }
@@ -117,6 +122,11 @@ impl Upstream {
     /// Whether each connection says first whose it is.
     pub fn proxy_protocol(&self) -> Option<proxy_protocol::Version> {
         self.settings.spec.proxy_protocol
+    }
+
+    /// The field in which endpoints are told how many milliseconds are left, if they are.
+    pub fn timeout_field(&self) -> Option<&str> {
+        self.settings.spec.timeout_field.as_deref()
     }
 
     /// What this worker counts about it.

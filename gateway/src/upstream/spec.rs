@@ -23,6 +23,10 @@ pub struct Spec {
     pub ejection: Ejection,
     /// When a request is sent again.
     pub retry: Retry,
+    /// After the time within which such a share of answers begins, percent, another endpoint is asked, too.
+    pub hedge: Option<u32>,
+    /// Tells endpoints how many milliseconds are left for the answer.
+    pub timeout_field: Option<String>,
     /// The most requests each endpoint is given at once, the machine over, if there is a bound.
     pub connections_max: Option<usize>,
     /// Who waits while all endpoints have as many as that.
@@ -66,17 +70,19 @@ impl fmt::Display for EndpointSpec {
 
 /// When a request is sent again, to another endpoint if there is one. Only what is idempotent and still
 /// whole at hand is, and only while no byte of an answer has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Times beyond the first.
     pub attempts: u32,
     /// How many of a worker's requests may be such times, percent; some are free.
     pub budget: u32,
+    /// Answers that are as good as none.
+    pub statuses: Vec<u16>,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 1, budget: 20 }
+        Self { attempts: 1, budget: 20, statuses: Vec::new() }
     }
 }
 
@@ -90,6 +96,8 @@ impl Spec {
             balance: Balance::default(),
             ejection: Ejection::default(),
             retry: Retry::default(),
+            hedge: None,
+            timeout_field: None,
             connections_max: None,
             pending: Pending::default(),
             slow_start: Duration::ZERO,

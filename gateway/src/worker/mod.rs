@@ -231,6 +231,8 @@ impl Lasting {
             action: route.action.clone(),
             rewrite: route.rewrite.clone(),
             body_bytes_max: route.body_bytes.unwrap_or(config.limits.body_bytes),
+            timeout: route.timeout.or(config.timeouts.request),
+            fallback: route.fallback.clone(),
             allow_in_path: route.allow_in_path,
             policies: policies(config, &route.policies),
         });

@@ -33,7 +33,7 @@ pub struct Endpoint {
 /// A metric labelled by upstream that is one number of each worker's row for it.
 type UpstreamRow = (&'static str, Kind, &'static str, fn(&Upstream) -> u64);
 
-const UPSTREAM_ROWS: [UpstreamRow; 9] = [
+const UPSTREAM_ROWS: [UpstreamRow; 10] = [
     (
         "gateway_upstream_requests_total",
         Kind::Counter,
@@ -69,6 +69,12 @@ const UPSTREAM_ROWS: [UpstreamRow; 9] = [
         Kind::Counter,
         "Requests sent again, to a fresh connection or another endpoint.",
         |upstream| upstream.retries.value(),
+    ),
+    (
+        "gateway_upstream_hedges_total",
+        Kind::Counter,
+        "Requests that another endpoint was asked, too, because the first took long.",
+        |upstream| upstream.hedges.value(),
     ),
     (
         "gateway_upstream_ejections_total",
