@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::action::compose::{Compose, Part};
+use crate::action::mirror::Mirror;
 use crate::action::split::Split;
 use crate::action::{Action, Fallback};
 use crate::config::{Config, Listener, Policy, Route};
@@ -287,6 +289,7 @@ impl Lines {
                 self.say("answer", format!("{}, by routes[{index}].respond", respond.status));
                 return;
             }
+            Action::Compose(compose) => return self.compose(config, compose, request, route),
             Action::Redirect(redirect) => {
                 let to = redirect.to.render(request, route.path.pattern(), Escape::Uri);
                 let to = String::from_utf8_lossy(&to);
@@ -310,6 +313,10 @@ impl Lines {
         if let Some(timeout) = route.timeout.or(config.timeouts.request) {
             self.say("timeout", format!("{timeout:?} for the whole exchange"));
         }
+        if let Some(Mirror { upstream, share }) = route.mirror {
+            let name = config.upstreams.get(upstream).map(|spec| spec.name.as_str());
+            self.say("mirror", format!("{share}% also to {}", name.unwrap_or_default()));
+        }
         match &route.fallback {
             Some(Fallback::Forward(upstream)) => {
                 let name = config.upstreams.get(*upstream).map(|spec| spec.name.as_str());
@@ -319,6 +326,36 @@ impl Lines {
                 self.say("fallback", format!("{}, by routes[{index}].fallback", respond.status));
             }
             None => {}
+        }
+    }
+
+    /// The parts of an answer, and what each waits for.
+    fn compose(
+        &mut self,
+        config: &Config,
+        compose: &Compose,
+        request: &Request<'_>,
+        route: &Route,
+    ) {
+        for part in &compose.parts {
+            let find = |reference: &str| Some(format!("{{part:{reference}}}").into_bytes());
+            let pattern = route.path.pattern();
+            let path = part.path.render_with(request, pattern, Escape::Path, &find);
+            let path = String::from_utf8_lossy(&path);
+            let upstream = config.upstreams.get(part.upstream);
+            let upstream = upstream.map(|spec| spec.name.as_str()).unwrap_or_default();
+            let Part { name, timeout, optional, .. } = part;
+            let mut text = format!("{name}: GET {path} of {upstream} in {timeout:?}");
+            text += if *optional { ", or null" } else { "" };
+            let mut needs: Vec<_> = part.needs().collect();
+            needs.dedup();
+            if !needs.is_empty() {
+                let _ = write!(text, ", after {}", needs.join(", "));
+            }
+            self.say("part", text);
+        }
+        if let Some(timeout) = route.timeout.or(config.timeouts.request) {
+            self.say("timeout", format!("{timeout:?} for the whole exchange"));
         }
     }
 

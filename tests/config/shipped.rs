@@ -61,6 +61,13 @@ fn without_positions(key: &str) -> String {
         Some((_, rest)) => format!("upstreams.*.{rest}"),
         None => key.to_owned(),
     };
+    let key = match key.split_once(".parts.") {
+        Some((route, part)) => {
+            let key = part.split_once('.').map_or("", |(_, key)| key);
+            format!("{route}.parts.*.{key}")
+        }
+        None => key,
+    };
     key.chars().filter(|c| !c.is_ascii_digit() || !key.contains('[')).collect()
 }
 
@@ -72,7 +79,9 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
         written.insert(format!("{path}{key}"));
         match value {
             Value::Table(tables)
-                if path.is_empty() && ["policies", "tls", "upstreams"].contains(&key.as_str()) =>
+                if key == "parts"
+                    || path.is_empty()
+                        && ["policies", "tls", "upstreams"].contains(&key.as_str()) =>
             {
                 for (name, table) in tables.iter_mut() {
                     let table = table.as_table_mut().unwrap();
@@ -80,7 +89,7 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
                 }
             }
             // Whose keys are names of clients' choosing.
-            Value::Table(_) if ["headers", "query"].contains(&key.as_str()) => {}
+            Value::Table(_) if ["headers", "merge", "query"].contains(&key.as_str()) => {}
             Value::Table(table) => add_stray_keys(&format!("{path}{key}."), table, written),
             Value::Array(elements) => {
                 for (position, element) in elements.iter_mut().enumerate() {
@@ -109,6 +118,13 @@ fn the_reference_has_the_defaults() {
             { upstream = "example" },
             { path = "/canary/*", split = [{ upstream = "example", weight = 9 }, { upstream = "example" }] },
             { path = "~/orders/(?<id>[0-9]+)", upstream = "example" },
+            { path = "~/page/(?<id>[0-9]+)", compose = {
+                merge = { order = "{part:order}", customer = { name = "{part:customer.name}" } },
+                parts = {
+                    order = { upstream = "example", path = "/orders/{path:id}" },
+                    customer = { upstream = "example", path = "/customers/{part:order.customer}", optional = true },
+                },
+            } },
             { path = "/hello", respond = { body = "Hello {client}\n" } },
             { path = "/old/*", redirect = { to = "https://{host}/new{query}" } },
         ]

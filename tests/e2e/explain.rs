@@ -80,6 +80,38 @@ fn which_route_and_why_not_another() {
 }
 
 #[test]
+fn what_an_answer_is_made_of() {
+    says(
+        "compose",
+        &["GET", "http://localhost:8080/pages/orders/7"],
+        &[
+            "listener 127.0.0.1:8080",
+            "route routes[0] ~/pages/orders/(?<id>[0-9]+)",
+            "limits a body of 10MiB at most",
+            "part customer: GET /customers/{part:order.customer} of services in 5s, after order",
+            "part hours: GET /hours of services in 500ms, or null",
+            "part order: GET /orders/7 of services in 5s",
+            "timeout 3s for the whole exchange",
+        ],
+    );
+    says(
+        "failover",
+        &["GET", "http://localhost:8080/"],
+        &[
+            "listener 127.0.0.1:8080",
+            "route routes[0] /*",
+            "limits a body of 10MiB at most",
+            "upstream app: least_connections among 127.0.0.1:9001, 127.0.0.1:9002, 127.0.0.1:9003, \
+             127.0.0.1:9004",
+            "health GET / every 2s: down after 3 that fail, up after 2",
+            "connections 200 to each endpoint at most, 1024 more wait for 1s",
+            "timeout 30s for the whole exchange",
+            "fallback 503, by routes[0].fallback",
+        ],
+    );
+}
+
+#[test]
 fn listeners_and_policies() {
     let listener = "listener 127.0.0.1:8443 with tls \"public\"";
     let hsts = "policy hsts: lets it pass";

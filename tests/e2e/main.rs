@@ -16,6 +16,7 @@ mod answers;
 mod bodies;
 mod clients;
 mod command_line;
+mod compose;
 mod connections;
 mod drain;
 mod driver;

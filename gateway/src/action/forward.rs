@@ -370,6 +370,7 @@ impl Upload<'_, '_> {
             upgrade,
             path: self.rewritten.path.as_deref(),
             host: self.rewritten.host.as_deref(),
+            ..RequestShape::default()
         };
         let edits = self.context.request_edits.borrow();
         let out = forward::request(memory, head, bytes, shape, client, &edits);

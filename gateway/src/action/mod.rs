@@ -1,6 +1,9 @@
 //! What answers a request once its route is known.
 
+pub mod call;
+pub mod compose;
 pub mod forward;
+pub mod mirror;
 mod relay;
 mod response;
 pub mod rewrite;
@@ -13,6 +16,7 @@ use crate::exchange::responder::Content;
 use crate::exchange::template::{Escape, Template};
 use crate::exchange::{Context, Request};
 use crate::routing::PathPattern;
+use compose::Compose;
 use split::Split;
 
 /// What a route does with its requests.
@@ -24,6 +28,8 @@ pub enum Action {
     Respond(Respond),
     /// Sends their clients elsewhere.
     Redirect(Redirect),
+    /// Makes one answer of several.
+    Compose(Compose),
 }
 
 /// What answers where a route's upstream cannot.
@@ -69,21 +75,28 @@ pub struct Redirect {
 impl Action {
     /// The texts in it that a request has a part in.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
-        match self {
+        let own = match self {
             Self::Forward(_) => None,
             Self::Respond(respond) => respond.body.as_ref(),
             Self::Redirect(redirect) => Some(&redirect.to),
-        }
-        .into_iter()
+            Self::Compose(_) => None,
+        };
+        let parts = match self {
+            Self::Compose(compose) => &compose.parts[..],
+            _ => &[],
+        };
+        own.into_iter().chain(parts.iter().map(|part| &part.path))
     }
 
     /// The upstreams it may pass requests on to.
     pub fn upstreams(&self) -> impl Iterator<Item = usize> {
-        let shares = match self {
-            Self::Forward(split) => &split.shares[..],
-            Self::Respond(_) | Self::Redirect(_) => &[],
+        let (shares, parts) = match self {
+            Self::Forward(split) => (&split.shares[..], &[][..]),
+            Self::Compose(compose) => (&[][..], &compose.parts[..]),
+            Self::Respond(_) | Self::Redirect(_) => (&[][..], &[][..]),
         };
-        shares.iter().map(|(upstream, _)| *upstream)
+        let shares = shares.iter().map(|(upstream, _)| *upstream);
+        shares.chain(parts.iter().map(|part| part.upstream))
     }
 }
 

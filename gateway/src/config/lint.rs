@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Config, Route};
+use crate::action::Action;
 use crate::routing::{HostPattern, PathPattern};
 use crate::tls::{Identity, server};
 
@@ -36,9 +37,21 @@ impl Config {
             let state = own.and_then(|own| Some(format!("{:?} {}", own.path, validity(own, now)?)));
             warnings.extend(state.map(|state| format!("upstreams.{}.tls: {state}", upstream.name)));
         }
+        self.needless_parts(&mut warnings);
         self.missing_names(&mut warnings);
         self.unreachable(&mut warnings);
         warnings
+    }
+
+    /// Parts of composed answers that are asked for nothing.
+    fn needless_parts(&self, warnings: &mut Vec<String>) {
+        for (index, route) in self.routes.iter().enumerate() {
+            let Action::Compose(compose) = &route.action else { continue };
+            for name in compose.needless() {
+                let place = format!("routes[{index}].compose.parts.{name}");
+                warnings.push(format!("{place}: nothing is made of its answer"));
+            }
+        }
     }
 
     fn unused(&self, warnings: &mut Vec<String>) {

@@ -5,6 +5,7 @@
 //! are looked up later.
 
 mod check;
+mod compose;
 mod error;
 mod flags;
 mod lint;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use crate::document::{Place, Problem};
 pub use error::Error;
 
+use crate::action::mirror::Mirror;
 use crate::action::rewrite::Rewrite;
 use crate::action::{Action, Fallback};
 use crate::exchange::{Limits, Pages, Timeouts, Trust};
@@ -197,6 +199,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// What answers where its upstream cannot.
     pub fallback: Option<Fallback>,
+    /// Where copies of some requests go.
+    pub mirror: Option<Mirror>,
     /// In which ways a path may be ambiguous.
     pub allow_in_path: Ambiguities,
     /// Positions in [`Config::policies`], in the order they are asked, after those of the listener.
@@ -210,7 +214,8 @@ impl Route {
             Some(Fallback::Forward(upstream)) => Some(*upstream),
             Some(Fallback::Respond(_)) | None => None,
         };
-        self.action.upstreams().chain(fallback)
+        let mirror = self.mirror.map(|mirror| mirror.upstream);
+        self.action.upstreams().chain(fallback).chain(mirror)
     }
 }
 

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Route;
 use super::check::{BODY_BYTES, TIMEOUT};
+use super::compose;
 use super::policies::Policies;
+use crate::action::mirror::Mirror;
 use crate::action::rewrite::Rewrite;
 use crate::action::split::Split;
 use crate::action::{Action, Fallback, Redirect, Respond};
 use crate::document::section::Section;
-use crate::document::units::{bytes, duration};
+use crate::document::units::{bytes, duration, percent};
 use crate::document::value::Kind;
 use crate::document::values::{integer, network, parsed, text, word};
 use crate::exchange::Affinity;
@@ -31,7 +33,7 @@ const TO_HINT: &str = "write \"https://example.com{path}{query}\"";
 const REDIRECTS: [i64; 5] = [301, 302, 303, 307, 308];
 
 /// The keys of which a route has one.
-const ACTIONS: [&str; 4] = ["upstream", "split", "respond", "redirect"];
+const ACTIONS: [&str; 5] = ["upstream", "split", "respond", "redirect", "compose"];
 
 pub(super) fn read(
     root: &mut Section<'_>,
@@ -53,9 +55,13 @@ pub(super) fn read(
         let body_bytes = table.optional("body_bytes", bytes(BODY_BYTES));
         let timeout = table.optional("timeout", duration(TIMEOUT));
         let fallback = fallback(table, &positions);
+        let mirror = mirror(table, &positions);
+        if matches!(action, Some(Action::Respond(_) | Action::Redirect(_))) {
+            table.reject_value("timeout", "is for routes that ask an upstream");
+        }
         if !matches!(action, Some(Action::Forward(_)) | None) {
-            for key in ["timeout", "fallback"] {
-                table.reject_value(key, "is for routes that forward");
+            for key in ["fallback", "mirror"] {
+                table.reject_value(key, "is for routes with upstream or split");
             }
         }
         let mut allow_in_path = Ambiguities::default();
@@ -89,6 +95,7 @@ pub(super) fn read(
             body_bytes,
             timeout,
             fallback,
+            mirror,
             allow_in_path,
             policies,
         }));
@@ -143,12 +150,26 @@ fn action(table: &mut Section<'_>, upstreams: &BTreeMap<String, usize>) -> Optio
     match given.first().copied() {
         Some("split") => split(table, upstreams).map(Action::Forward),
         Some("respond") => Some(Action::Respond(table.table("respond", respond))),
+        Some("compose") => {
+            table.table("compose", |table| compose::read(table, upstreams)).map(Action::Compose)
+        }
         Some("redirect") => table.table("redirect", redirect).map(Action::Redirect),
         _ => {
             let upstream = table.reference("upstream", upstreams)?;
             Some(Action::Forward(Split { shares: vec![(upstream, 1)], sticky: None }))
         }
     }
+}
+
+fn mirror(table: &mut Section<'_>, upstreams: &BTreeMap<String, usize>) -> Option<Mirror> {
+    if !table.has("mirror") {
+        return None;
+    }
+    table.table("mirror", |table| {
+        let upstream = table.reference("upstream", upstreams);
+        let share = table.value("share", 100, percent(1..=100));
+        upstream.map(|upstream| Mirror { upstream, share })
+    })
 }
 
 /// An upstream, or an answer.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Shared;
+use crate::action::mirror::Mirror;
 use crate::action::rewrite::{Rewrite, Rewritten};
 use crate::action::{Action, Fallback, split::Split};
 use crate::exchange::affinity::{Affinity, point};
@@ -33,6 +34,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// What answers where its upstream cannot.
     pub fallback: Option<Fallback>,
+    /// Where copies of some requests go.
+    pub mirror: Option<Mirror>,
     /// In which ways its path may be ambiguous.
     pub allow_in_path: Ambiguities,
     /// What it asks of a request before that.

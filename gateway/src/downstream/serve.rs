@@ -10,17 +10,19 @@ use bytes::{Bytes, BytesMut};
 use super::connection::{Connection, Next};
 use super::prologue::Peer;
 use super::{Listener, Route, Shared, route};
+use crate::action::compose::{Asking, Compose};
 use crate::action::forward::{Forward, Forwarded};
+use crate::action::mirror::Mirror;
 use crate::action::{Action, Fallback};
 use crate::exchange::responder::{self, Content, Responder};
 use crate::exchange::{Context, Error, Request, request_id, template};
 use crate::http::forward::Client;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
-use crate::http::head::{RequestHead, Version, is_persistent, values};
+use crate::http::head::{Method, RequestHead, Version, is_persistent, values};
 use crate::http::headers::Name;
 use crate::http::{Reject, upgrade};
-use crate::net::{Deadline, Reader};
+use crate::net::{Deadline, Reader, rt};
 use crate::policy::Verdict;
 use crate::routing::PathPattern;
 use crate::telemetry::access_log::Entry;
@@ -105,7 +107,7 @@ fn believed(
 
 /// Finds the route and lets its action answer, unless a policy does.
 async fn answer(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     listener: Option<&Listener>,
     request: &Request<'_>,
     reader: &mut Reader,
@@ -142,8 +144,17 @@ async fn answer(
     {
         return Err(Error::BodyTooLarge);
     }
+    if let Some(timeout) = route.timeout {
+        context.deadline.set(Deadline::after(timeout));
+    }
     let split = match &route.action {
         Action::Forward(split) => split,
+        Action::Compose(compose) => {
+            // Boxed, as few routes do it.
+            let content = compose_answer(shared, route, compose, request, reader, context);
+            let content = Some(Box::pin(content).await?);
+            return answer_self(shared, 200, content, request, responder, context).await;
+        }
         Action::Respond(respond) => {
             let content = respond.content(request, &route.path);
             return answer_self(shared, respond.status, content, request, responder, context).await;
@@ -153,8 +164,8 @@ async fn answer(
             return answer_self(shared, status, None, request, responder, context).await;
         }
     };
-    if let Some(timeout) = route.timeout {
-        context.deadline.set(Deadline::after(timeout));
+    if let Some(mirror) = &route.mirror {
+        send_copy(shared, route, mirror, request, context);
     }
     let index = route::choose(split, shared, request, context).ok_or(Error::NoRoute)?;
     let forwarded = forward(shared, route, index, request, reader, responder, context).await;
@@ -177,6 +188,48 @@ async fn answer(
         }
         Fallback::Forward(_) => forwarded,
     }
+}
+
+/// Makes one answer of several.
+async fn compose_answer(
+    shared: &Shared,
+    route: &Route,
+    compose: &Compose,
+    request: &Request<'_>,
+    reader: &Reader,
+    context: &Context,
+) -> Result<Content<'static>, Error> {
+    if !matches!(request.head.method, Method::Get | Method::Head) {
+        let (name, value) = (Bytes::from_static(b"allow"), Bytes::from_static(b"GET, HEAD"));
+        context.response_edits.borrow_mut().set(name, value);
+        return Err(Error::MethodNotAllowed);
+    }
+    let asking = Asking {
+        resources: &shared.resources,
+        upstreams: &shared.upstreams,
+        request,
+        pattern: route.path.pattern(),
+        allow_in_path: route.allow_in_path,
+        context,
+    };
+    compose.content(&asking, reader.watcher()).await
+}
+
+/// Sends a copy of the request to another upstream, if it is one of those that are copied. Nobody waits for
+/// what comes of it.
+fn send_copy(
+    shared: &Rc<Shared>,
+    route: &Route,
+    mirror: &Mirror,
+    request: &Request<'_>,
+    context: &Context,
+) {
+    let upstream = shared.upstreams.get(mirror.upstream).map(Rc::clone);
+    let (Some(upstream), Ok(rewritten)) = (upstream, route.rewrite(request)) else { return };
+    let copy = mirror.copy(request, &rewritten, &shared.resources, &upstream, context);
+    let Some(copy) = copy else { return };
+    let shared = Rc::clone(shared);
+    rt::spawn(async move { copy.send(&shared.resources, &upstream).await }, || {});
 }
 
 /// Lets an upstream answer.

@@ -64,6 +64,16 @@ pub enum Error {
     OutOfTime,
     /// An endpoint answered that it cannot, and another is asked.
     Refused,
+    /// An answer that the gateway was to use is larger than it may be.
+    AnswerTooLarge,
+    /// An answer that the gateway was to use is not JSON.
+    NotJson,
+    /// An endpoint that the gateway asked has answered with this status.
+    Answered(u16),
+    /// An endpoint that the gateway asked has answered with a status that is nothing to the client.
+    BadStatus,
+    /// A value that the gateway was to ask with is missing, or cannot be used.
+    NoValue,
     /// Neither side of a tunnel said anything for too long.
     TunnelSilent,
 }
@@ -107,6 +117,8 @@ impl Error {
             Self::Stale | Self::UpstreamTls | Self::UpstreamGone | Self::BadResponse(_) => {
                 Some(502)
             }
+            Self::AnswerTooLarge | Self::NotJson | Self::BadStatus | Self::NoValue => Some(502),
+            Self::Answered(status) => Some(status),
             Self::Unavailable | Self::Overloaded | Self::Refused => Some(503),
             Self::ConnectTimeout | Self::ResponseTimeout | Self::OutOfTime => Some(504),
             Self::ProxyHeader
@@ -157,6 +169,11 @@ impl Error {
             | Self::Denied(_)
             | Self::Overloaded
             | Self::OutOfTime
+            | Self::AnswerTooLarge
+            | Self::NotJson
+            | Self::Answered(_)
+            | Self::BadStatus
+            | Self::NoValue
             | Self::TunnelSilent => Side::Gateway,
             Self::Unavailable
             | Self::ConnectTimeout
@@ -226,6 +243,10 @@ impl Error {
             Self::ResponseTimeout => "upstream did not respond in time",
             Self::ResponseCut => "upstream broke off its response",
             Self::ResponseStalled => "upstream stalled in its response",
+            Self::AnswerTooLarge => "upstream's answer is too large",
+            Self::NotJson => "upstream's answer is not JSON",
+            Self::Answered(_) | Self::BadStatus => "upstream answered with another status than 2xx",
+            Self::NoValue => "a value to ask with is missing",
             Self::OutOfTime => "the route's timeout passed",
             Self::Refused => "upstream answered that it cannot",
             Self::TunnelSilent => "tunnel was silent",

@@ -28,6 +28,8 @@ pub struct Template(Vec<Part>);
 enum Part {
     Text(String),
     Value(Value),
+    /// To another answer.
+    Reference(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +120,22 @@ impl Template {
         })
     }
 
+    /// What it refers to of other answers, as written behind `part:`.
+    pub fn references(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Reference(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The reference that it consists of, if it does.
+    pub fn only_reference(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Part::Reference(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// Writes the text for a request, whose path `pattern` has matched.
     pub fn render(
         &self,
@@ -125,14 +143,34 @@ impl Template {
         pattern: Option<&Pattern>,
         escape: Escape,
     ) -> Vec<u8> {
+        self.render_with(request, pattern, escape, &|_| None)
+    }
+
+    /// The same; `find` gives what is referred to, as it is to be written.
+    pub fn render_with(
+        &self,
+        request: &Request<'_>,
+        pattern: Option<&Pattern>,
+        escape: Escape,
+        find: &dyn Fn(&str) -> Option<Vec<u8>>,
+    ) -> Vec<u8> {
         let mut out = Vec::new();
         for part in &self.0 {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Value(value) => value.write(&mut out, request, pattern, escape),
+                Part::Reference(name) => out.extend(find(name).unwrap_or_default()),
             }
         }
         out
+    }
+
+    /// Reads one that may refer to other answers, by `{part:NAME}` or `{part:NAME.member}`.
+    ///
+    /// # Errors
+    /// As for any other.
+    pub fn with_references(text: &str) -> Result<Self, String> {
+        Self::parse(text, true)
     }
 }
 
@@ -197,6 +235,12 @@ impl FromStr for Template {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text, false)
+    }
+}
+
+impl Template {
+    fn parse(text: &str, may_refer: bool) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -213,7 +257,10 @@ impl FromStr for Template {
             let (name, behind) =
                 behind.split_once('}').filter(|_| brace == b'{').ok_or_else(wrong)?;
             parts.push(Part::Text(std::mem::take(&mut literal)));
-            parts.push(Part::Value(name.parse()?));
+            parts.push(match name.strip_prefix("part:").filter(|_| may_refer) {
+                Some(reference) if !reference.is_empty() => Part::Reference(reference.to_owned()),
+                _ => Part::Value(name.parse()?),
+            });
             rest = behind;
         }
         literal.push_str(rest);

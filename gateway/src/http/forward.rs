@@ -43,14 +43,18 @@ pub struct Client<'a> {
 }
 
 /// How a request is to be written to the origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestShape<'a> {
     /// Where its body ends.
     pub framing: Framing,
     /// Whether it is WebSocket's opening handshake.
     pub upgrade: bool,
+    /// Its method, in place of the client's.
+    pub method: Option<&'a [u8]>,
     /// Its path, in place of the client's.
     pub path: Option<&'a [u8]>,
+    /// Its query with the question mark, in place of the client's.
+    pub query: Option<&'a [u8]>,
     /// Its host, in place of the client's.
     pub host: Option<&'a [u8]>,
 }
@@ -70,10 +74,10 @@ pub fn request(
 ) -> Result<UpstreamHead, Reject> {
     let RequestShape { framing, upgrade, .. } = shape;
     out.clear();
-    out.put_slice(head.method_name.of(bytes));
+    out.put_slice(shape.method.unwrap_or_else(|| head.method_name.of(bytes)));
     out.put_u8(b' ');
     out.put_slice(shape.path.unwrap_or_else(|| head.target.path(bytes)));
-    out.put_slice(head.target.query.of(bytes));
+    out.put_slice(shape.query.unwrap_or_else(|| head.target.query.of(bytes)));
     out.put_slice(b" HTTP/1.1\r\n");
     let host = head.authority.map(|authority| authority.of(bytes)).unwrap_or_default();
     field(&mut out, "host", shape.host.unwrap_or(host));
@@ -357,7 +361,7 @@ mod tests {
             request_id: b"1",
             certificate: b"x-client-cert-subject: CN=a\r\n",
         };
-        let shape = RequestShape { framing, upgrade: false, path: None, host: None };
+        let shape = RequestShape { framing, ..RequestShape::default() };
         let head = request(BytesMut::new(), &head, bytes, shape, client, &Edits::default())?;
         Ok(String::from_utf8(head.into_bytes().to_vec()).unwrap())
     }

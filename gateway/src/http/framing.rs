@@ -9,9 +9,10 @@ use super::head::{Method, RequestHead, ResponseHead, Version, values};
 use super::headers::{Name, members, parse_digits};
 
 /// How the end of a body is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body and nothing says there is.
+    #[default]
     Empty,
     /// So many bytes, possibly none.
     Length(u64),

@@ -290,6 +290,12 @@ pub struct Upstream {
     pub retries: Counter,
     /// Requests another endpoint was asked, too, because the first took long.
     pub hedges: Counter,
+    /// Copies of requests sent.
+    pub mirrors: Counter,
+    /// Those that have not been answered.
+    pub mirrors_in_flight: Counter,
+    /// Requests that were to be copied and were not: too many at once, or a body that had not come whole.
+    pub mirrors_skipped: Counter,
     /// Times an endpoint was not asked for a while.
     pub ejections: Counter,
     /// Requests that wait until an endpoint may be given one more.

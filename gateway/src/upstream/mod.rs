@@ -134,6 +134,11 @@ impl Upstream {
         &self.settings.metrics
     }
 
+    /// The same, for what outlives it.
+    pub fn shared_metrics(&self) -> &Arc<metrics::Upstream> {
+        &self.settings.metrics
+    }
+
     /// What of requests decides where they go, if anything.
     pub fn affinity(&self) -> Option<&Affinity> {
         self.settings.spec.balance.affinity()

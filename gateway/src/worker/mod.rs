@@ -233,6 +233,7 @@ impl Lasting {
             body_bytes_max: route.body_bytes.unwrap_or(config.limits.body_bytes),
             timeout: route.timeout.or(config.timeouts.request),
             fallback: route.fallback.clone(),
+            mirror: route.mirror,
             allow_in_path: route.allow_in_path,
             policies: policies(config, &route.policies),
         });

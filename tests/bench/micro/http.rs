@@ -102,8 +102,7 @@ fn forward_request(bencher: Bencher<'_, '_>, sender: Sender) {
     let mut memory = BytesMut::with_capacity(16 << 10);
     bencher.bench_local(|| {
         let out = std::mem::take(&mut memory);
-        let shape =
-            RequestShape { framing: Framing::Empty, upgrade: false, path: None, host: None };
+        let shape = RequestShape::default();
         let sent = forward::request(out, black_box(&head), bytes, shape, client, &edits);
         memory = sent.expect("a head that may pass").into_bytes();
     });

@@ -14,7 +14,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 44] = [
+pub const NAMES: [&str; 46] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -47,6 +47,8 @@ pub const NAMES: [&str; 44] = [
     "gateway_upstream_failures_total",
     "gateway_upstream_retries_total",
     "gateway_upstream_hedges_total",
+    "gateway_upstream_mirrors_total",
+    "gateway_upstream_mirrors_skipped_total",
     "gateway_upstream_ejections_total",
     "gateway_upstream_requests_pending",
     "gateway_upstream_overflows_total",

@@ -33,7 +33,7 @@ pub struct Endpoint {
 /// A metric labelled by upstream that is one number of each worker's row for it.
 type UpstreamRow = (&'static str, Kind, &'static str, fn(&Upstream) -> u64);
 
-const UPSTREAM_ROWS: [UpstreamRow; 10] = [
+const UPSTREAM_ROWS: [UpstreamRow; 12] = [
     (
         "gateway_upstream_requests_total",
         Kind::Counter,
@@ -75,6 +75,18 @@ const UPSTREAM_ROWS: [UpstreamRow; 10] = [
         Kind::Counter,
         "Requests that another endpoint was asked, too, because the first took long.",
         |upstream| upstream.hedges.value(),
+    ),
+    (
+        "gateway_upstream_mirrors_total",
+        Kind::Counter,
+        "Copies of requests sent to an upstream whose answers nobody gets.",
+        |upstream| upstream.mirrors.value(),
+    ),
+    (
+        "gateway_upstream_mirrors_skipped_total",
+        Kind::Counter,
+        "Requests not copied: too many copies at once, or a body that had not come whole.",
+        |upstream| upstream.mirrors_skipped.value(),
     ),
     (
         "gateway_upstream_ejections_total",
