@@ -1,9 +1,10 @@
 //! A changed configuration, while requests and tunnels go on.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::harness::{Gateway, Length, Origin, Setup, set_up, until};
+use crate::harness::{Client, Gateway, Length, Origin, Setup, set_up, until};
 
 const APPLIED: &str = "gateway_reloads_total{result=\"applied\"}";
 const REFUSED: &str = "gateway_reloads_total{result=\"refused\"}";
@@ -106,10 +107,112 @@ fn a_wrong_file_changes_nothing_and_is_told() {
 fn what_takes_a_restart_is_named() {
     let origin = Origin::saying("hello");
     let gateway = to(&origin).start();
-    gateway.reload(to(&origin).listeners(2).set("access_log", "format = 'json'"));
+    let setup = to(&origin).set("limits", "connections = 10");
+    gateway.reload(setup.set("access_log", "format = 'json'"));
     assert_eq!(gateway.metric(REFUSED), 1.0);
     let log = gateway.log();
-    let line = "changed, which takes a restart: listeners (their addresses), access_log";
+    let line = "changed, which takes a restart: limits.connections, access_log";
     assert!(log.contains(line), "{log}");
     assert_eq!(gateway.get("/").text(), "hello");
+}
+
+/// An address that nobody listens on.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn until_closed(address: SocketAddr) {
+    until("the listener to be closed", || TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn listeners_come_and_go() {
+    let origin = Origin::saying("hello");
+    let gateway = to(&origin).workers(2).start();
+    let (first, second) = (free(), free());
+    let mut kept = gateway.client();
+    assert_eq!(kept.get("/").text(), "hello");
+
+    gateway.reload(to(&origin).listen(first));
+    // Every worker takes its share.
+    (0..20).for_each(|_| assert_eq!(Client::connect(first).get("/").text(), "hello"));
+    assert!(gateway.log().contains(&format!("listening on {first}")));
+
+    // It moves, and what came by it lives on.
+    let mut left = Client::connect(first);
+    assert_eq!(left.get("/").text(), "hello");
+    gateway.reload(to(&origin).listen(second));
+    until_closed(first);
+    assert_eq!(left.get("/").text(), "hello");
+    assert_eq!(Client::connect(second).get("/").text(), "hello");
+    assert!(gateway.log().contains(&format!("no longer listening on {first}")));
+
+    // And back, twice.
+    gateway.reload(to(&origin).listen(first).listen(second));
+    gateway.reload(to(&origin).listen(second).listen(first));
+    assert_eq!(Client::connect(first).get("/").text(), "hello");
+    assert_eq!(left.get("/").text(), "hello");
+    assert_eq!(kept.get("/").text(), "hello");
+    gateway.reload(to(&origin));
+    until_closed(first);
+    until_closed(second);
+    assert_eq!(left.get("/").text(), "hello");
+    assert_eq!(gateway.get("/").text(), "hello");
+    drop((left, kept));
+    gateway.stop();
+}
+
+#[test]
+fn a_connection_keeps_the_listener_it_came_by() {
+    let origin = crate::websocket::echo(5);
+    let address = free();
+    let gateway = to(&origin).start();
+    gateway.reload(to(&origin).listen(address));
+    let mut tunnel = Client::connect(address);
+    assert_eq!(tunnel.send(crate::websocket::HANDSHAKE).head().0, 101);
+    assert_eq!(tunnel.body(Length::Exactly(5)), b"hello");
+    gateway.reload(to(&origin));
+    until_closed(address);
+    tunnel.send("still");
+    assert_eq!(tunnel.body(Length::Exactly(5)), b"still");
+}
+
+#[test]
+fn a_listener_that_cannot_be_had_changes_nothing() {
+    let (origin, other) = (Origin::saying("hello"), Origin::saying("other"));
+    let gateway = to(&origin).start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (free, taken) = (free(), taken.local_addr().unwrap());
+    gateway.reload(to(&other).listen(free).listen(taken));
+    assert_eq!(gateway.metric(REFUSED), 1.0);
+    let log = gateway.log();
+    assert!(
+        log.contains(&format!("not reloaded: listen {taken}: address already in use")),
+        "{log}"
+    );
+    assert!(TcpStream::connect(free).is_err());
+    assert_eq!(gateway.get("/").text(), "hello");
+}
+
+#[test]
+fn listeners_that_come_and_go_cost_the_others_nothing() {
+    let origin = Origin::saying("hello");
+    let gateway = to(&origin).workers(2).start();
+    let (address, over) = (free(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(gateway.get("/").text(), "hello");
+                }
+            });
+        }
+        for _ in 0..20 {
+            gateway.reload(to(&origin).listen(address));
+            assert_eq!(Client::connect(address).get("/").text(), "hello");
+            gateway.reload(to(&origin));
+            until_closed(address);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }

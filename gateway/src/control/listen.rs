@@ -38,7 +38,8 @@ pub(super) fn bind_all(listeners: &[Listener], members: usize) -> Result<Vec<Gro
         .collect()
 }
 
-fn bind(address: SocketAddr, members: usize) -> io::Result<Group> {
+/// Binds a listener's sockets, so many.
+pub(super) fn bind(address: SocketAddr, members: usize) -> io::Result<Group> {
     let first = new_socket(address)?;
     listen(&first, address)?;
     first.set_reuse_port(true)?;

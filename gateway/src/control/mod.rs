@@ -31,8 +31,8 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::net::rt::Driver;
 use crate::telemetry::{access_log, prometheus};
-use crate::worker::Generation;
 use crate::worker::mailbox::{self, Handle};
+use crate::worker::{Entrance, Generation};
 use crate::xdp::Xdp;
 use crate::{worker, xdp};
 use admin::Status;
@@ -41,7 +41,7 @@ pub use error::Error;
 use prober::Prober;
 use reload::Found;
 use resolver::Names;
-use supervise::{Gateway, Reloading};
+use supervise::{Gateway, Listening, Reloading};
 
 /// Offences on their way from workers; more than that are only counted.
 const REPORTS_MAX: usize = 4096;
@@ -102,6 +102,13 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let (events, inbox) = unbounded_channel();
     signals::watch(&events)?;
     let addresses: Vec<_> = groups.iter().map(|group| group.address).collect();
+    let listening = config.listeners.iter().zip(&addresses).enumerate();
+    let listening = listening.map(|(number, (listener, address))| Listening {
+        number,
+        configured: listener.address,
+        address: *address,
+    });
+    let listening: Vec<_> = listening.collect();
     let kernel = attach_kernel(config.xdp.as_ref(), &addresses)?;
     let status = Arc::new(Status::new(admin::Sources {
         started,
@@ -124,7 +131,8 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     names.follow(&config, found);
     let endpoints = Arc::new(names.endpoints(&config.upstreams));
     let config = Arc::new(config);
-    let running = Generation { config, endpoints, tickets };
+    let listeners = Arc::new((0..listening.len()).collect());
+    let running = Generation { config, listeners, endpoints, tickets };
     let workers = Workers {
         driver,
         connections_max: descriptors::connections_max(&running.config, descriptors),
@@ -135,7 +143,8 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     }
     .start(groups, &status)?;
     let gateway = Gateway {
-        addresses,
+        numbers: listening.len(),
+        listening,
         admin,
         drain_timeouts,
         status,
@@ -259,7 +268,13 @@ impl Workers {
                 core: *core,
                 driver: self.driver,
                 generation: self.generation.clone(),
-                listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
+                entrances: sockets
+                    .iter_mut()
+                    .enumerate()
+                    .filter_map(|(listener, sockets)| {
+                        sockets.next().map(|socket| Entrance { listener, socket })
+                    })
+                    .collect(),
                 metrics: Arc::clone(metrics),
                 access_log: self.access_log.clone(),
                 connections_max: self.connections_max,

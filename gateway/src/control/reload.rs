@@ -2,10 +2,11 @@
 
 #![expect(clippy::disallowed_types, reason = "files are read on a thread that may block")]
 
-use std::fmt::Display;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::resolver;
+use super::listen::{self, Group};
+use super::{Error, resolver};
 use crate::config::{self, Config};
 
 /// Reads the configuration again, from the same file and flags as the first time.
@@ -34,6 +35,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub config: Config,
+    /// The sockets of its new listeners, with their positions among all of its listeners.
+    pub groups: Vec<(usize, Group)>,
     /// What its names are, unless they are as before.
     pub names: Option<resolver::Found>,
 }
@@ -62,7 +65,7 @@ fn read(change: Change, load: &Load, running: &Config) -> Found {
             let mut wrong = Vec::new();
             let config = running.reread_tls_files(&mut wrong);
             let changed = config != *running;
-            let next = changed.then_some(Candidate { config, names: None });
+            let next = changed.then_some(Candidate { config, groups: Vec::new(), names: None });
             Found { change, next, wrong }
         }
         Change::Configuration => match prepare(load, running) {
@@ -79,7 +82,6 @@ fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
         ("runtime.cores", config.cores == running.cores),
         ("runtime.driver", config.driver == running.driver),
         ("limits.connections", config.limits.connections == running.limits.connections),
-        ("listeners (their addresses)", addresses(&config).eq(addresses(running))),
         ("admin", config.admin == running.admin),
         ("access_log", config.access_log == running.access_log),
         ("xdp", config.xdp == running.xdp),
@@ -88,9 +90,30 @@ fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
     if !changed.is_empty() {
         return Err(format!("changed, which takes a restart: {}", changed.join(", ")));
     }
-    Ok(Candidate { config, names: None })
+    let groups = bind_new(&config, running).map_err(|error| error.to_string())?;
+    Ok(Candidate { config, groups, names: None })
 }
 
-fn addresses(config: &Config) -> impl Iterator<Item = impl Display + PartialEq> {
-    config.listeners.iter().map(|listener| listener.address)
+/// Binds the listeners that `running` does not have: all of them, or none.
+fn bind_new(config: &Config, running: &Config) -> Result<Vec<(usize, Group)>, Error> {
+    let addresses = running.listeners.iter().map(|listener| listener.address);
+    let known = matched(config, addresses.collect());
+    let new = config.listeners.iter().enumerate().zip(known).filter(|(_, known)| known.is_none());
+    new.map(|((position, listener), _)| {
+        let address = listener.address;
+        let group = listen::bind(address, config.cores.len());
+        group.map(|group| (position, group)).map_err(|source| Error::Listen { address, source })
+    })
+    .collect()
+}
+
+/// For each listener of a configuration, which of these addresses is its own, if any is. Each is one
+/// listener's only, as several may ask for any free port.
+pub(super) fn matched(config: &Config, addresses: Vec<SocketAddr>) -> Vec<Option<usize>> {
+    let mut left: Vec<_> = addresses.into_iter().map(Some).collect();
+    let own = config.listeners.iter().map(|listener| {
+        let at = left.iter().position(|address| *address == Some(listener.address))?;
+        left.get_mut(at).and_then(Option::take).map(|_| at)
+    });
+    own.collect()
 }

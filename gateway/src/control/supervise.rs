@@ -11,19 +11,23 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::admin::Status;
 use super::lifecycle::{Lifecycle, Step};
+use super::listen::Group;
 use super::prober::Prober;
 use super::reload::{self, Candidate, Change, Found};
 use super::resolver::{Answer, Names};
 use super::{Error, Event, tickets, warn};
-use crate::worker::Generation;
+use crate::config::Config;
 use crate::worker::mailbox::Handle;
+use crate::worker::{Entrance, Generation};
 
 /// A worker only has to make its ring and its timers before it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gateway once its workers have been started.
 pub(super) struct Gateway {
-    pub addresses: Vec<SocketAddr>,
+    pub listening: Vec<Listening>,
+    /// The number that the next new listener gets.
+    pub numbers: usize,
     pub admin: Option<SocketAddr>,
     /// Of requests, and of tunnels.
     pub drain_timeouts: (Duration, Duration),
@@ -39,6 +43,17 @@ pub(super) struct Gateway {
     /// Who is told which files to watch.
     pub files: UnboundedSender<Vec<PathBuf>>,
     pub reloading: Reloading,
+}
+
+/// A listener that is accepted from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listening {
+    /// Its own for as long as the process lives.
+    pub number: usize,
+    /// As the configuration has it.
+    pub configured: SocketAddr,
+    /// With the port it has got.
+    pub address: SocketAddr,
 }
 
 /// Whether a change is being looked at.
@@ -111,7 +126,7 @@ impl Gateway {
             *endpoints = Arc::new(self.names.endpoints(&config.upstreams));
             self.watch_endpoints();
             for worker in &self.workers {
-                worker.reload(self.running.clone());
+                worker.reload(self.running.clone(), []);
             }
         }
     }
@@ -152,7 +167,10 @@ impl Gateway {
             self.names.follow(&next.config, found);
         }
         let endpoints = Arc::new(self.names.endpoints(&next.config.upstreams));
-        self.running = Generation { config: Arc::new(next.config), endpoints, tickets };
+        let entrances = self.listen(&next.config, next.groups);
+        let listeners = self.listening.iter().map(|listening| listening.number).collect();
+        let (config, listeners) = (Arc::new(next.config), Arc::new(listeners));
+        self.running = Generation { config, listeners, endpoints, tickets };
         let config = &self.running.config;
         self.status.set_certificates(config);
         self.watch_files();
@@ -160,10 +178,40 @@ impl Gateway {
         let config = &self.running.config;
         warn(config);
         self.drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
-        for worker in &self.workers {
-            worker.reload(self.running.clone());
+        for (worker, entrances) in self.workers.iter().zip(entrances) {
+            worker.reload(self.running.clone(), entrances);
         }
         true
+    }
+
+    /// From now on the listeners are those of `config`, of which the new ones are bound. What each worker
+    /// is to accept from, too.
+    fn listen(&mut self, config: &Config, groups: Vec<(usize, Group)>) -> Vec<Vec<Entrance>> {
+        let before = std::mem::take(&mut self.listening);
+        let known = before.iter().map(|listening| listening.configured).collect();
+        let known = reload::matched(config, known);
+        let gone = (0..before.len()).filter(|at| !known.contains(&Some(*at)));
+        for listening in gone.filter_map(|at| before.get(at)) {
+            tracing::info!("no longer listening on {}", listening.address);
+        }
+        let mut entrances: Vec<Vec<Entrance>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut groups = groups.into_iter().peekable();
+        for ((position, listener), known) in config.listeners.iter().enumerate().zip(known) {
+            if let Some(listening) = known.and_then(|at| before.get(at)) {
+                self.listening.push(*listening);
+                continue;
+            }
+            let Some((_, group)) = groups.next_if(|(own, _)| *own == position) else { continue };
+            let number = self.numbers;
+            self.numbers += 1;
+            for (own, socket) in entrances.iter_mut().zip(group.sockets) {
+                own.push(Entrance { listener: number, socket });
+            }
+            let (configured, address) = (listener.address, group.address);
+            self.listening.push(Listening { number, configured, address });
+            tracing::info!("listening on {address}");
+        }
+        entrances
     }
 
     fn watch_files(&self) {
@@ -181,7 +229,7 @@ impl Gateway {
 
     fn announce(&self) {
         self.status.set_ready(true);
-        for address in &self.addresses {
+        for Listening { address, .. } in &self.listening {
             tracing::info!("listening on {address}");
         }
         if let Some(address) = self.admin {
@@ -255,7 +303,8 @@ mod tests {
             }));
             let (handles, inboxes) = (0..workers).map(|_| Handle::new().unwrap()).unzip();
             let gateway = Gateway {
-                addresses: Vec::new(),
+                listening: Vec::new(),
+                numbers: 0,
                 admin: None,
                 drain_timeouts: (drain_timeout, drain_timeout),
                 status: Arc::clone(&status),
@@ -265,6 +314,7 @@ mod tests {
                 load: Arc::new(Box::new(nothing_to_load)),
                 running: Generation {
                     config: Arc::new(config("127.0.0.1:0".parse().unwrap(), None)),
+                    listeners: Arc::default(),
                     endpoints: Arc::default(),
                     tickets: Arc::default(),
                 },

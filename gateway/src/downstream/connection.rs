@@ -40,7 +40,7 @@ pub(super) struct Connection {
     /// What was read and not yet used. Has no memory while the connection is idle.
     pub buffer: Buffer,
     pub peer: Box<Peer>,
-    /// Which of [`Shared::listeners`] it came in by.
+    /// The number of the listener it came in by.
     pub listener: usize,
     /// Requests begun.
     pub requests: u32,
@@ -91,7 +91,7 @@ impl Connection {
     /// Finds out who is there.
     async fn begin(&mut self, shared: &Shared) -> Result<(), Error> {
         let Self { stream, buffer, peer, listener, .. } = self;
-        if let Some(listener) = shared.listeners.get(*listener) {
+        if let Some(listener) = shared.listener(*listener) {
             prologue::read(shared, &listener.trust, stream, buffer, peer).await?;
             if let Some(acceptor) = &listener.acceptor {
                 peer.certificate = prologue::agree(shared, acceptor, stream, buffer).await?;

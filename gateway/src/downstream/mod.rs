@@ -33,8 +33,8 @@ pub struct Shared {
     pub resources: Resources,
     /// Which route a request takes.
     pub routes: Table<Route>,
-    /// In the configuration's order.
-    pub listeners: Vec<Listener>,
+    /// By their numbers, also those that are gone, whose connections may not be.
+    pub listeners: Vec<Option<Listener>>,
     /// TLS handshakes this worker may have going on.
     pub handshakes_max: usize,
     /// Where requests go, in the configuration's order.
@@ -61,10 +61,15 @@ pub struct Listener {
 }
 
 impl Shared {
+    /// The listener with this number.
+    fn listener(&self, number: usize) -> Option<&Listener> {
+        self.listeners.get(number)?.as_ref()
+    }
+
     /// Whether a connection that comes in by this listener has more to it than requests.
     fn has_prologue(&self, listener: usize) -> bool {
         self.announces
-            || self.listeners.get(listener).is_some_and(|listener| {
+            || self.listener(listener).is_some_and(|listener| {
                 listener.acceptor.is_some() || listener.trust.proxy_protocol != ProxyProtocol::Off
             })
     }

@@ -68,7 +68,7 @@ pub(super) async fn serve(
     context.request_read.set(matches!(framing, Framing::Empty | Framing::Length(0)));
     let mut responder = Some(Responder::new(&mut stream.writer, &request, resources));
 
-    let listener = shared.listeners.get(*listener);
+    let listener = shared.listener(*listener);
     let result =
         answer(shared, listener, &request, &mut stream.reader, &mut responder, &context).await;
     let (next, error, surplus) = match result {
@@ -98,7 +98,7 @@ fn believed(
     head: &RequestHead,
     bytes: &[u8],
 ) -> Option<forwarded::Client> {
-    let listener = &shared.listeners.get(listener)?.trust;
+    let listener = &shared.listener(listener)?.trust;
     let sender = peer.source.ip().to_canonical();
     let source = listener.forwarded_field;
     let trusts = |address| listener.trusts(address);

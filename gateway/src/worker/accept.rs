@@ -4,12 +4,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use futures_util::future::{AbortHandle, abortable};
+
+use super::Entrance;
 use crate::downstream::{Current, connection};
 use crate::net::{Deadlines, Listener, Stream, rt};
 use crate::telemetry::metrics;
@@ -24,9 +28,18 @@ const RESERVE_SHARE: usize = 16;
 /// Connections accepted before others on this worker get a turn.
 const BATCH: usize = 64;
 
+/// A listener that is accepted from until it is aborted.
+struct Open {
+    number: usize,
+    listener: Rc<Listener>,
+    accepting: AbortHandle,
+}
+
 /// Lets connections in and knows how many there are.
 pub(super) struct Door {
-    current: Rc<Current>,
+    pub current: Rc<Current>,
+    /// What is accepted from.
+    open_entrances: RefCell<Vec<Open>>,
     metrics: Arc<metrics::Worker>,
     deadlines: Rc<Deadlines>,
     connections_max: usize,
@@ -44,6 +57,7 @@ impl Door {
         let (open, until_reaping) = (Cell::new(0), Cell::new(0));
         Self {
             current,
+            open_entrances: RefCell::default(),
             metrics,
             deadlines,
             connections_max,
@@ -53,8 +67,40 @@ impl Door {
         }
     }
 
+    /// Begins to accept from a socket.
+    ///
+    /// # Errors
+    /// When it cannot be waited on.
+    pub fn open(self: &Rc<Self>, entrance: Entrance) -> io::Result<()> {
+        let Entrance { listener: number, socket } = entrance;
+        let listener = Rc::new(Listener::new(socket)?);
+        let (door, own) = (Rc::clone(self), Rc::clone(&listener));
+        let (accepting, handle) = abortable(async move { door.accept_from(number, &own).await });
+        rt::spawn(async move { accepting.await.unwrap_or(()) }, || {});
+        self.open_entrances.borrow_mut().push(Open { number, listener, accepting: handle });
+        Ok(())
+    }
+
+    /// Closes all but those of these listeners.
+    pub fn close_others(self: &Rc<Self>, numbers: &[usize]) {
+        let mut all = self.open_entrances.borrow_mut();
+        let closing = all.extract_if(.., |open| !numbers.contains(&open.number));
+        let closing: Vec<_> = closing.collect();
+        drop(all);
+        for Open { number, listener, accepting } in closing {
+            accepting.abort();
+            // What has queued by now was promised a connection; closing the socket would reset it.
+            self.accept_queued(number, &listener);
+        }
+    }
+
+    /// Closes all.
+    pub fn close_all(self: &Rc<Self>) {
+        self.close_others(&[]);
+    }
+
     /// Accepts for as long as it is polled. May be dropped at any time.
-    pub async fn accept_from(self: &Rc<Self>, index: usize, listener: &Listener) {
+    async fn accept_from(self: &Rc<Self>, index: usize, listener: &Listener) {
         loop {
             if let Err(error) = listener.ready().await {
                 tracing::error!(%error, "cannot wait for connections");
@@ -78,7 +124,7 @@ impl Door {
     }
 
     /// Accepts what has already queued.
-    pub fn accept_queued(self: &Rc<Self>, index: usize, listener: &Listener) {
+    fn accept_queued(self: &Rc<Self>, index: usize, listener: &Listener) {
         while let Ok(Some((socket, peer))) = listener.accept() {
             self.enter(index, socket, peer);
         }

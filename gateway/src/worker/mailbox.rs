@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Generation;
+use super::{Entrance, Generation};
 use crate::telemetry::metrics::Offence;
 
 /// What a worker tells control.
@@ -49,6 +49,7 @@ pub struct Handle {
     cut: UnixStream,
     reload: UnixStream,
     next: Arc<Mutex<Option<Generation>>>,
+    entrances: Arc<Mutex<Vec<Entrance>>>,
 }
 
 /// The worker's end.
@@ -62,6 +63,9 @@ pub struct Inbox {
     pub reload: UnixStream,
     /// The newest of those, until it is taken.
     pub next: Arc<Mutex<Option<Generation>>>,
+    /// Where to accept from, too, until they are taken: all there have been, as a configuration that was
+    /// replaced before it was taken may have had some.
+    pub entrances: Arc<Mutex<Vec<Entrance>>>,
 }
 
 impl Handle {
@@ -77,9 +81,15 @@ impl Handle {
             end.set_nonblocking(true)?;
         }
         let next = Arc::<Mutex<Option<Generation>>>::default();
-        let inbox =
-            Inbox { drain: drained, cut: was_cut, reload: reloaded, next: Arc::clone(&next) };
-        Ok((Self { drain, cut, reload, next }, inbox))
+        let entrances = Arc::<Mutex<Vec<Entrance>>>::default();
+        let inbox = Inbox {
+            drain: drained,
+            cut: was_cut,
+            reload: reloaded,
+            next: Arc::clone(&next),
+            entrances: Arc::clone(&entrances),
+        };
+        Ok((Self { drain, cut, reload, next, entrances }, inbox))
     }
 
     /// Stop accepting, let requests in flight end, close idle connections, then end the thread.
@@ -89,8 +99,12 @@ impl Handle {
         let _ = (&self.drain).write(&[0]);
     }
 
-    /// Serve by this configuration from now on.
-    pub fn reload(&self, generation: Generation) {
+    /// Serve by this configuration from now on, and accept from these sockets, too; no longer from those of
+    /// listeners it does not have.
+    pub fn reload(&self, generation: Generation, entrances: impl IntoIterator<Item = Entrance>) {
+        let mut own = self.entrances.lock().unwrap_or_else(PoisonError::into_inner);
+        own.extend(entrances);
+        drop(own);
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
         let _ = (&self.reload).write(&[0]);
     }

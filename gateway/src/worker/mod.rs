@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::action::Redirect;
@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell, Driver};
-use crate::net::{Buffers, Deadlines, Listener};
+use crate::net::{Buffers, Deadlines};
 use crate::policy::Policies;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
@@ -43,8 +43,8 @@ pub struct Spec {
     pub driver: Driver,
     /// What to serve by, at first.
     pub generation: Generation,
-    /// This worker's member of each listener's SO_REUSEPORT group, in the configuration's order.
-    pub listeners: Vec<TcpListener>,
+    /// Where to accept from.
+    pub entrances: Vec<Entrance>,
     /// This worker's counters.
     pub metrics: Arc<metrics::Worker>,
     /// Where access lines go.
@@ -57,11 +57,23 @@ pub struct Spec {
     pub reports: Arc<dyn Fn(Report) -> bool + Send + Sync>,
 }
 
+/// A worker's member of a listener's SO_REUSEPORT group.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The listener's number.
+    pub listener: usize,
+    /// Bound and listening.
+    pub socket: TcpListener,
+}
+
 /// A configuration and what has been found out for it.
 #[derive(Clone, Debug)]
 pub struct Generation {
     /// The checked configuration.
     pub config: Arc<Config>,
+    /// The numbers of its listeners, in its order. A number is an address' own for as long as the process
+    /// lives, so that connections know their listener whatever is reloaded.
+    pub listeners: Arc<Vec<usize>>,
     /// The resolved addresses of each upstream, in the configuration's order.
     pub endpoints: Arc<Vec<Vec<Address>>>,
     /// What session tickets are sealed with, in the order of the configuration's TLS settings.
@@ -112,29 +124,24 @@ fn pin_to(core: usize) -> io::Result<()> {
 async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
     let (drain, cut) = (Bell::new(inbox.drain)?, Bell::new(inbox.cut)?);
     let reload = Bell::new(inbox.reload)?;
-    let listeners: Vec<Listener> =
-        mem::take(&mut spec.listeners).into_iter().map(Listener::new).collect::<io::Result<_>>()?;
     let deadlines = Deadlines::new();
     let draining = Rc::new(Cell::new(false));
     let lasting = Lasting::new(&spec, &deadlines, &draining);
     let current = Rc::new(Current::new(lasting.shared(&spec.generation, None)?));
-    let following =
-        follow(lasting, spec.generation.clone(), reload, inbox.next, Rc::clone(&current));
-    rt::spawn(following, || {});
     rt::spawn(Rc::clone(&deadlines).run(), || {});
+    let door = Rc::new(Door::new(Rc::clone(&current), spec.connections_max));
+    for entrance in mem::take(&mut spec.entrances) {
+        door.open(entrance)?;
+    }
+    let serving = spec.generation.clone();
+    let (next, entrances) = (inbox.next, inbox.entrances);
+    rt::spawn(follow(lasting, serving, reload, next, entrances, Rc::clone(&door)), || {});
     tracing::debug!(worker = spec.index, core = spec.core, driver = %spec.driver, "worker started");
     (spec.events)(Event::Listening { worker: spec.index });
 
-    let door = Rc::new(Door::new(Rc::clone(&current), spec.connections_max));
-    let indexed = listeners.iter().enumerate();
-    let accepting = join_all(indexed.map(|(index, listener)| door.accept_from(index, listener)));
-    select(pin!(accepting), pin!(drain.rung())).await;
-
+    drain.rung().await;
     draining.set(true);
-    // What has queued by now was promised a connection; closing the socket would reset it.
-    for (index, listener) in listeners.into_iter().enumerate() {
-        door.accept_queued(index, &listener);
-    }
+    door.close_all();
     deadlines.expire_idle();
     if let Either::Left(_) = select(pin!(cut.rung()), pin!(door.closed())).await {
         deadlines.expire_unspared();
@@ -153,12 +160,15 @@ async fn follow(
     mut serving: Generation,
     bell: Bell,
     next: Arc<Mutex<Option<Generation>>>,
-    current: Rc<Current>,
+    entrances: Arc<Mutex<Vec<Entrance>>>,
+    door: Rc<Door>,
 ) {
+    let current = &door.current;
     while bell.rung().await {
         let next = next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(generation) = next else { continue };
         let shared = current.get();
+        let opening = mem::take(&mut *entrances.lock().unwrap_or_else(PoisonError::into_inner));
         if generation.differs_only_in_endpoints(&serving) {
             for (upstream, addresses) in shared.upstreams.iter().zip(&*generation.endpoints) {
                 upstream.set_addresses(addresses);
@@ -172,6 +182,17 @@ async fn follow(
                 }
             }
         }
+        for entrance in opening {
+            let listener = entrance.listener;
+            // One of a configuration that was replaced before it came to anything is closed unopened.
+            if generation.listeners.contains(&listener)
+                && !lasting.draining.get()
+                && let Err(error) = door.open(entrance)
+            {
+                tracing::error!(listener, %error, "cannot accept from a new listener");
+            }
+        }
+        door.close_others(&generation.listeners);
         serving = generation;
     }
 }
@@ -210,7 +231,7 @@ impl Lasting {
     /// What the connections of a worker share, as the configuration asks for it. An upstream that is
     /// what it was in `before` keeps its connections.
     fn shared(&self, generation: &Generation, before: Option<&Shared>) -> io::Result<Rc<Shared>> {
-        let Generation { config, endpoints, tickets } = generation;
+        let Generation { config, listeners: numbers, endpoints, tickets } = generation;
         let buffers = Rc::new(Buffers::new(config.limits.head_bytes));
         let upstreams = config.upstreams.iter().zip(endpoints.iter());
         let upstreams = upstreams.map(|(spec, addresses)| {
@@ -243,16 +264,23 @@ impl Lasting {
             .zip(tickets.iter())
             .map(|(settings, tickets)| Acceptor::new(settings, tickets).map_err(io::Error::other))
             .collect::<io::Result<_>>()?;
-        let listeners = config.listeners.iter().map(|listener| {
+        // Connections of listeners that are gone are served as before.
+        let mut listeners = before.map(|before| before.listeners.clone()).unwrap_or_default();
+        for (number, listener) in numbers.iter().zip(&config.listeners) {
             let acceptor = listener.tls.and_then(|index| acceptors.get(index).cloned());
             let trust = listener.trust.clone();
             let redirect = listener.redirect.map(Redirect::to_https);
             let policies = policies(config, &listener.policies);
-            downstream::Listener { trust, acceptor, policies, redirect }
-        });
+            if listeners.len() <= *number {
+                listeners.resize_with(number + 1, || None);
+            }
+            if let Some(own) = listeners.get_mut(*number) {
+                *own = Some(downstream::Listener { trust, acceptor, policies, redirect });
+            }
+        }
         let reports = Arc::clone(&self.reports);
         Ok(Rc::new(Shared {
-            listeners: listeners.collect(),
+            listeners,
             handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
             upstreams,

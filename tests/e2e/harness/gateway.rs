@@ -18,6 +18,8 @@ use super::{Client, Origin, PATIENCE, Response, until};
 pub struct Setup {
     cores: String,
     listeners: usize,
+    /// Further listeners, whole.
+    more_listeners: String,
     listener: String,
     tables: BTreeMap<&'static str, String>,
     upstreams: String,
@@ -29,6 +31,7 @@ pub fn set_up() -> Setup {
     Setup {
         cores: next_cpu(),
         listeners: 1,
+        more_listeners: String::new(),
         listener: String::new(),
         tables: BTreeMap::from([
             ("admin", "address = '127.0.0.1:0'".to_owned()),
@@ -92,6 +95,12 @@ impl Setup {
         self
     }
 
+    /// Another listener, at this address.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        writeln!(self.more_listeners, "[[listeners]]\naddress = '{address}'").unwrap();
+        self
+    }
+
     pub fn listeners(mut self, listeners: usize) -> Self {
         self.listeners = listeners;
         self
@@ -121,6 +130,7 @@ impl Setup {
         text += &self.upstreams;
         let listener = format!("[[listeners]]\naddress = '127.0.0.1:0'\n{}", self.listener);
         text += &listener.repeat(self.listeners);
+        text += &self.more_listeners;
         text + &self.routes
     }
 }
