@@ -22,6 +22,7 @@ mod drain;
 mod driver;
 mod endpoints;
 mod explain;
+mod faults;
 mod forwarding;
 mod greedy;
 mod health;
