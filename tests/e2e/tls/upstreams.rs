@@ -190,3 +190,21 @@ fn the_examples_work_as_written() {
     let sent = Client::connect(plain).get("/x");
     assert_eq!((sent.status, sent.field("location")), (308, "https://test:8443/x"));
 }
+
+#[test]
+fn probes_speak_it_too() {
+    let files = Files::new();
+    let Some(server) = Server::start(&files, None) else { return };
+    let probe = "health = { path = '/', interval = '50ms', fall = 1, rise = 1 }";
+    let up = "gateway_upstream_endpoint_up{upstream=\"main\"";
+    let gateway = server.behind(&format!("{}\n{probe}", tls(&files, NAMED))).start();
+    until("a connection of a probe's own", || {
+        gateway.get("/").text().starts_with("nobody") && gateway.metric(up) == 1.0
+    });
+    // One that is somebody else is not well.
+    let gateway =
+        server.behind(&format!("{}\n{probe}", tls(&files, "server_name = 'a.b'"))).start();
+    gateway.wait_for_metric(up, 0.0);
+    assert_eq!(gateway.get("/").status, 503);
+    until("the reason", || gateway.log().contains("down: TLS: "));
+}
