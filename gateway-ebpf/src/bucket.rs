@@ -106,6 +106,12 @@ pub fn admit(line: &impl Line, tag: u64, now: u64, limits: Limits) -> Admission 
     Admission::Contended
 }
 
+/// How far the time of the source with `tag` lies ahead of `now`, in ticks: 0 for one that owes nothing.
+/// Above the limits' tolerance it is over its limit.
+pub fn debt(line: &impl Line, tag: u64, now: u64) -> u64 {
+    find(line, tag & !TIME_MASK).state.saturating_sub(now)
+}
+
 struct Found {
     way: usize,
     /// What the way holds now.
@@ -218,6 +224,17 @@ mod tests {
                 assert!(count <= 5 + (now - NOW) / 100, "{count} after {} ticks", now - NOW);
             }
         }
+    }
+
+    #[test]
+    fn what_is_owed_can_be_read() {
+        let line = Memory::default();
+        assert_eq!(debt(&line, ALICE, NOW), 0);
+        assert_eq!(admitted(&line, ALICE, [NOW; 3]), 3);
+        assert_eq!(debt(&line, ALICE, NOW), 300);
+        assert_eq!(debt(&line, ALICE, NOW + 120), 180);
+        assert_eq!(debt(&line, ALICE, NOW + 1000), 0);
+        assert_eq!(debt(&line, 2 << TIME_BITS, NOW), 0);
     }
 
     #[test]

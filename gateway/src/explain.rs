@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use crate::action::compose::{Compose, Part};
 use crate::action::mirror::Mirror;
@@ -11,14 +12,14 @@ use crate::action::{Action, Fallback};
 use crate::config::{Config, Listener, Policy, Route};
 use crate::document::units::shown_bytes;
 use crate::exchange::template::Escape;
-use crate::exchange::{Context, Request};
+use crate::exchange::{Context, Identity, Request};
 use crate::http::ambiguity::Ambiguities;
 use crate::http::forward::Client;
 use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
 use crate::http::parse::{self, HeadLimits, Scan};
 use crate::http::target;
-use crate::policy::{Policies, Verdict};
+use crate::policy::Verdict;
 use crate::routing::Facts;
 use crate::upstream::{Pending, Probe, Spec};
 
@@ -61,7 +62,8 @@ pub fn explain(config: &Config, question: &Question) -> Result<String, String> {
             return Ok(lines.0);
         }
     };
-    let request = question.request(&url, &head, bytes, framing);
+    let identity = Identity::default();
+    let request = question.request(&url, &head, bytes, framing, &identity);
     lines.request(config, listener, &request);
     Ok(lines.0)
 }
@@ -85,6 +87,7 @@ impl Question {
         head: &'a RequestHead,
         bytes: &'a [u8],
         framing: Framing,
+        identity: &'a Identity,
     ) -> Request<'a> {
         Request {
             head,
@@ -100,6 +103,9 @@ impl Question {
                 request_id: b"",
                 certificate: b"",
             },
+            received: Instant::now(),
+            route: "",
+            identity,
             source: SocketAddr::new(self.source, 0),
             destination: None,
             certificate: None,
@@ -195,6 +201,8 @@ impl Lines {
             self.say("answer", format!("400: {}; {hint}", ambiguity.reason()));
             return;
         }
+        let name = format!("{}{}", route.host, route.path);
+        let request = &Request { route: &name, ..*request };
         if !self.policies(config, &route.policies, request, &context) {
             return;
         }
@@ -266,8 +274,9 @@ impl Lines {
     ) -> bool {
         for Policy { name, settings } in positions.iter().filter_map(|at| config.policies.get(*at))
         {
-            match Policies::new([settings].into_iter()).request(request, context) {
+            match settings.ask(name, request, context) {
                 Verdict::Continue => self.say("policy", format!("{name}: lets it pass")),
+                Verdict::Wait => self.say("policy", format!("{name}: lets it pass, or waits")),
                 Verdict::Answer(status) => {
                     self.say("policy", format!("{name}: answers {status}"));
                     return false;

@@ -131,6 +131,8 @@ fn the_reference_has_the_defaults() {
         xdp.interfaces = ["eth0"]
         policies.example.kind = "hsts"
         policies.known_clients.kind = "client_certificate"
+        policies.per_client = { kind = "rate_limit", limits = ["100/s", { rate = "1000/m", burst = 200 }] }
+        policies.in_flight = { kind = "concurrency", limit = 100 }
         [[tls.example.certificates]]
         chain = "target/certs/server.pem"
         key = "target/certs/server.key"

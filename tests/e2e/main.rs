@@ -27,6 +27,7 @@ mod forwarding;
 mod greedy;
 mod health;
 mod hygiene;
+mod limits;
 mod names;
 mod operating;
 mod policies;

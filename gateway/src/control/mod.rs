@@ -13,6 +13,7 @@ mod files;
 mod lifecycle;
 mod listen;
 mod offences;
+mod policies;
 mod prober;
 pub mod reload;
 mod resolver;
@@ -130,9 +131,11 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let mut names = Names::new(events.clone());
     names.follow(&config, found);
     let endpoints = Arc::new(names.endpoints(&config.upstreams));
+    let mut states = policies::States::default();
+    let policies = Arc::new(states.of(&config));
     let config = Arc::new(config);
     let listeners = Arc::new((0..listening.len()).collect());
-    let running = Generation { config, listeners, endpoints, tickets };
+    let running = Generation { config, listeners, endpoints, tickets, policies };
     let workers = Workers {
         driver,
         connections_max: descriptors::connections_max(&running.config, descriptors),
@@ -156,6 +159,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
         keys,
         names,
         prober: Prober::default(),
+        states,
         reloading: Reloading::No,
     };
     let outcome = gateway.supervise(inbox).await;

@@ -15,7 +15,7 @@ use super::listen::Group;
 use super::prober::Prober;
 use super::reload::{self, Candidate, Change, Found};
 use super::resolver::{Answer, Names};
-use super::{Error, Event, tickets, warn};
+use super::{Error, Event, policies, tickets, warn};
 use crate::config::Config;
 use crate::worker::mailbox::Handle;
 use crate::worker::{Entrance, Generation};
@@ -40,6 +40,7 @@ pub(super) struct Gateway {
     pub keys: tickets::Keys,
     pub names: Names,
     pub prober: Prober,
+    pub states: policies::States,
     /// Who is told which files to watch.
     pub files: UnboundedSender<Vec<PathBuf>>,
     pub reloading: Reloading,
@@ -167,10 +168,11 @@ impl Gateway {
             self.names.follow(&next.config, found);
         }
         let endpoints = Arc::new(self.names.endpoints(&next.config.upstreams));
+        let policies = Arc::new(self.states.of(&next.config));
         let entrances = self.listen(&next.config, next.groups);
         let listeners = self.listening.iter().map(|listening| listening.number).collect();
         let (config, listeners) = (Arc::new(next.config), Arc::new(listeners));
-        self.running = Generation { config, listeners, endpoints, tickets };
+        self.running = Generation { config, listeners, endpoints, tickets, policies };
         let config = &self.running.config;
         self.status.set_certificates(config);
         self.watch_files();
@@ -317,10 +319,12 @@ mod tests {
                     listeners: Arc::default(),
                     endpoints: Arc::default(),
                     tickets: Arc::default(),
+                    policies: Arc::default(),
                 },
                 keys: tickets::Keys::new().unwrap(),
                 names: Names::new(events.clone()),
                 prober: Prober::default(),
+                states: policies::States::default(),
                 reloading: Reloading::No,
             };
             let outcome = tokio::spawn(gateway.supervise(inbox));

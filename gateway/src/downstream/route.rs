@@ -20,6 +20,8 @@ const COOKIE_MAX_AGE: u32 = 30 * 86_400;
 
 /// What a route does with a request.
 pub struct Route {
+    /// The host and path it is for.
+    pub name: String,
     /// What it asks of a request beside host and path.
     pub conditions: Conditions,
     /// Which paths it serves.

@@ -15,7 +15,7 @@ use crate::action::forward::{Forward, Forwarded};
 use crate::action::mirror::Mirror;
 use crate::action::{Action, Fallback};
 use crate::exchange::responder::{self, Content, Responder};
-use crate::exchange::{Context, Error, Request, request_id, template};
+use crate::exchange::{Context, Error, Identity, Request, request_id, template};
 use crate::http::forward::Client;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
@@ -43,6 +43,7 @@ pub(super) async fn serve(
     let believed = believed(shared, *listener, peer, head, bytes);
     let made = resources.request_ids.make();
     let scheme = if stream.is_secure() { "https" } else { "http" };
+    let identity = Identity::default();
     let request = Request {
         head,
         bytes,
@@ -58,6 +59,9 @@ pub(super) async fn serve(
             request_id: request_id::given(&head.fields, bytes).unwrap_or(&made),
             certificate: peer.certificate.as_ref().map_or(b"", |certificate| &certificate.lines),
         },
+        received: begun,
+        route: "",
+        identity: &identity,
         // The port of a client behind a proxy is not known.
         source: believed.as_ref().map_or(peer.source, |client| (client.address, 0).into()),
         destination: peer.destination,
@@ -116,7 +120,7 @@ async fn answer(
 ) -> Result<Forwarded, Error> {
     let Request { head, bytes, .. } = *request;
     if let Some(listener) = listener {
-        let verdict = match listener.policies.request(request, context) {
+        let verdict = match listener.policies.request(request, reader, context).await {
             Verdict::Continue => redirect(listener, request, context)?,
             verdict => verdict,
         };
@@ -132,7 +136,8 @@ async fn answer(
     if let Some(ambiguity) = head.target.ambiguities.beyond(route.allow_in_path) {
         return Err(Error::Rejected(Reject::Malformed(ambiguity.reason())));
     }
-    if let Some(status) = passed(route.policies.request(request, context))? {
+    let request = &Request { route: &route.name, ..*request };
+    if let Some(status) = passed(route.policies.request(request, reader, context).await)? {
         return answer_self(shared, status, None, request, responder, context).await;
     }
     // RFC 9110 §7.6.2: the last recipient answers, whatever lies behind it.
@@ -261,7 +266,7 @@ fn may_ask_another(request: &Request<'_>, error: Error) -> bool {
 /// What policies make of a request: the status they answer it with, if they do.
 fn passed(verdict: Verdict) -> Result<Option<u16>, Error> {
     match verdict {
-        Verdict::Continue => Ok(None),
+        Verdict::Continue | Verdict::Wait => Ok(None),
         Verdict::Answer(status) => Ok(Some(status)),
         Verdict::Refuse(error) => Err(error),
     }
@@ -402,7 +407,7 @@ fn entry<'a>(
         endpoint: context.endpoint.get(),
         upstream_duration: context.upstream_duration.get(),
         error: error.map(Error::message),
-        identity: request.certificate.map_or("", |certificate| &certificate.subject),
+        identity: request.identity(),
         request_id: request.client.request_id,
         ..unknown(request.source)
     }

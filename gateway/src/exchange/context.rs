@@ -1,6 +1,7 @@
 //! One request: what is known of it when it begins, and what becomes known on the way.
 
-use std::cell::{Cell, RefCell};
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,41 @@ pub struct Request<'a> {
     pub upgrade: bool,
     /// What is known of the client, for the origin.
     pub client: Client<'a>,
+    /// When its head had come.
+    pub received: Instant,
+    /// The host and path its route is for; empty until that is known.
+    pub route: &'a str,
+    /// Who a policy has found the client to be.
+    pub identity: &'a Identity,
     /// Where the client connects from.
     pub source: SocketAddr,
     /// Where it connected to, if any upstream wants to know.
     pub destination: Option<SocketAddr>,
     /// Who the client is by its verified certificate, if it has shown one.
     pub certificate: Option<&'a ClientCertificate>,
+}
+
+impl<'a> Request<'a> {
+    /// Who the client is: whom a policy has found it to be, else the subject of its certificate, else
+    /// empty.
+    pub fn identity(&self) -> &'a str {
+        match (self.identity.0.get(), self.certificate) {
+            (Some(name), _) => name,
+            (None, Some(certificate)) => &certificate.subject,
+            (None, None) => "",
+        }
+    }
+}
+
+/// Who a client is, once a policy has found out.
+#[derive(Debug, Default)]
+pub struct Identity(OnceCell<Box<str>>);
+
+impl Identity {
+    /// Takes down who it is; who has been found first counts.
+    pub fn set(&self, name: &str) {
+        let _ = self.0.set(name.into());
+    }
 }
 
 /// What becomes known while an exchange runs. Upload and response run side by side, so each part
@@ -69,6 +99,15 @@ pub struct Context {
     pub request_edits: RefCell<Edits>,
     /// What policies change about the response for the client.
     pub response_edits: RefCell<Edits>,
+    /// What policies keep until the exchange has ended.
+    held: RefCell<Vec<Box<dyn Any>>>,
+}
+
+impl Context {
+    /// Keeps `guard` until the exchange has ended, however it does.
+    pub fn hold(&self, guard: impl Any) {
+        self.held.borrow_mut().push(Box::new(guard));
+    }
 }
 
 impl Context {

@@ -85,12 +85,17 @@ pub enum Denial {
     NoCertificate,
     /// The client has shown a certificate, but not one that is allowed here.
     OtherCertificate,
+    /// The client asks more often than it may.
+    TooOften,
+    /// The client has more requests in flight than it may.
+    TooManyInFlight,
 }
 
 impl Denial {
     fn status(self) -> u16 {
         match self {
             Self::NoCertificate | Self::OtherCertificate => 403,
+            Self::TooOften | Self::TooManyInFlight => 429,
         }
     }
 
@@ -98,6 +103,8 @@ impl Denial {
         match self {
             Self::NoCertificate => "no client certificate",
             Self::OtherCertificate => "client certificate not allowed here",
+            Self::TooOften => "rate limit",
+            Self::TooManyInFlight => "too many requests in flight",
         }
     }
 }
@@ -205,6 +212,7 @@ impl Error {
             Self::Denied(Denial::NoCertificate | Denial::OtherCertificate) => {
                 Some(Offence::Certificate)
             }
+            Self::Denied(Denial::TooOften | Denial::TooManyInFlight) => Some(Offence::RateLimit),
             // What a client may do in good faith is none: to leave, or not to trust us.
             Self::Handshake(Failure::Malformed | Failure::PlainHttp | Failure::Timeout) => {
                 Some(Offence::Handshake)

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use affinity::Affinity;
-pub use context::{Context, Request};
+pub use context::{Context, Identity, Request};
 pub use error::{Error, Side};
 pub use pages::{Page, Pages};
 pub use request_id::RequestIds;

@@ -52,8 +52,8 @@ impl Form {
 pub struct Pages(pub Vec<Page>);
 
 /// Statuses a page can be for: those the gateway answers with by itself.
-pub const STATUSES: [u16; 14] =
-    [400, 403, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 504, 505];
+pub const STATUSES: [u16; 17] =
+    [400, 401, 403, 404, 405, 408, 413, 414, 415, 417, 429, 431, 501, 502, 503, 504, 505];
 
 impl Pages {
     /// Content-Type and body of an answer.

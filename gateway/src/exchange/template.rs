@@ -9,7 +9,7 @@ use crate::routing::Pattern;
 use crate::routing::conditions::parameters;
 
 /// What may stand in braces, beside what has a name behind a colon.
-const VALUES: [(&str, Value); 8] = [
+const VALUES: [(&str, Value); 9] = [
     ("client", Value::Client),
     ("host", Value::Host),
     ("identity", Value::Identity),
@@ -17,6 +17,7 @@ const VALUES: [(&str, Value); 8] = [
     ("path", Value::Path),
     ("query", Value::Query),
     ("request_id", Value::RequestId),
+    ("route", Value::Route),
     ("scheme", Value::Scheme),
 ];
 
@@ -49,6 +50,8 @@ enum Value {
     /// With its question mark, or nothing.
     Query,
     RequestId,
+    /// The host and path the route is for.
+    Route,
     Scheme,
 }
 
@@ -136,6 +139,15 @@ impl Template {
         }
     }
 
+    /// The text, if it has no values in it.
+    pub fn text(&self) -> Option<String> {
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        self.0.iter().map(text).collect()
+    }
+
     /// Writes the text for a request, whose path `pattern` has matched.
     pub fn render(
         &self,
@@ -205,11 +217,7 @@ impl Value {
                 escape.write(out, group.map(|group| group.as_bytes()).unwrap_or_default());
             }
             Self::Host => escape.write(out, host(request)),
-            Self::Identity => {
-                let identity =
-                    request.certificate.map(|certificate| certificate.subject.as_bytes());
-                escape.write(out, identity.unwrap_or_default());
-            }
+            Self::Identity => escape.write(out, request.identity().as_bytes()),
             Self::Method => escape.write(out, head.method_name.of(bytes)),
             Self::Parameter(name) => {
                 let mut parameters = parameters(head.target.query.of(bytes));
@@ -219,6 +227,7 @@ impl Value {
             Self::Path => escape.write(out, path),
             Self::Query => escape.write(out, head.target.query.of(bytes)),
             Self::RequestId => escape.write(out, client.request_id),
+            Self::Route => escape.write(out, request.route.as_bytes()),
             Self::Scheme => escape.write(out, client.scheme.as_bytes()),
         }
     }

@@ -27,7 +27,7 @@ const GRANULARITY: Duration = Duration::from_millis(20);
 const CALM_MAX: usize = 8;
 
 /// How often a watched socket is looked at.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A point in time, in milliseconds of a clock that begins when the machine does and is read without
 /// asking the hardware: it moves in steps of some milliseconds.

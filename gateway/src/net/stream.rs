@@ -20,7 +20,7 @@ use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
 use super::buffer::Buffer;
-use super::deadline::{Alarm, Deadline, Deadlines, Direction, Timer, Watch};
+use super::deadline::{Alarm, Deadline, Deadlines, Direction, Timer, WATCH_INTERVAL, Watch};
 use super::pace::Pace;
 use super::rt;
 use super::secure::Secure;
@@ -117,6 +117,13 @@ impl Watcher {
     /// has reset it, `other` is shut down, so that whoever waits there stops waiting.
     pub fn watch(&self, other: &Self) -> Watch {
         self.alarm.watch(other.fd)
+    }
+
+    /// Waits until the peer has reset the connection, or the worker has ended it. May be dropped.
+    pub async fn broken(&self) {
+        while !self.is_broken() {
+            rt::sleep(WATCH_INTERVAL).await;
+        }
     }
 
     /// Whether the peer has reset the connection.

@@ -1,13 +1,29 @@
 //! What listeners and routes ask of requests beyond where they go, and add to their answers. A policy is
 //! a file here and a line in `policies!`; ARCHITECTURE.md walks through one.
 
-mod client_certificate;
-mod hsts;
+#![expect(clippy::disallowed_types, reason = "some states are shared by all workers")]
 
+mod client_certificate;
+mod concurrency;
+mod gcra;
+mod hsts;
+mod key;
+mod rate_limit;
+mod slots;
+#[cfg(test)]
+mod testing;
+
+use std::any::Any;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::{Either, LocalBoxFuture, ready, select};
 
 use crate::document::section::Section;
 use crate::exchange::{Context, Error, Request};
+use crate::net::Reader;
+use crate::telemetry::metrics;
 
 /// What a policy says of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,29 +35,115 @@ pub enum Verdict {
     Answer(u16),
     /// It is refused.
     Refuse(Error),
+    /// That takes time: [`Policy::wait`] says it.
+    Wait,
 }
 
-/// Looks at requests. Waits for nothing and does no I/O; what it changes about the request on its way to
-/// the origin, and about the answer, it says in [`Context`].
+/// Looks at requests. What it changes about the request on its way to the origin, and about the answer,
+/// it says in [`Context`]; what is to end with the exchange it [holds](Context::hold) there.
 pub trait Policy {
-    /// Looks at one whose head has come.
+    /// Looks at one whose head has come. Waits for nothing and does no I/O.
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict;
+
+    /// Goes on where [`Self::request`] has said [`Verdict::Wait`]. It must end by itself, and is dropped
+    /// when the client leaves.
+    fn wait<'a>(
+        &'a self,
+        _request: &'a Request<'_>,
+        _context: &'a Context,
+    ) -> LocalBoxFuture<'a, Verdict> {
+        Box::pin(ready(Verdict::Continue))
+    }
+}
+
+/// What all workers share of a policy. It outlives the configuration if the policy's settings stay as
+/// they are.
+pub type Shared = Option<Arc<dyn Any + Send + Sync>>;
+
+/// What a policy is made of, beside its settings.
+pub struct Parts<'a> {
+    /// What the configuration calls it.
+    pub name: &'a str,
+    /// What its settings have [shared](Settings::shared).
+    pub shared: Shared,
+    /// What the worker counts about it.
+    pub counters: Arc<metrics::Policy>,
+}
+
+/// Settings that a policy is made from.
+trait Build {
+    /// What all workers are to share.
+    fn shared(&self) -> Shared {
+        None
+    }
+
+    /// A worker's policy.
+    fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy>;
+}
+
+/// Most policies are their settings.
+impl<P: Policy + Clone + 'static> Build for P {
+    fn build(&self, _: &Parts<'_>) -> Rc<dyn Policy> {
+        Rc::new(self.clone())
+    }
 }
 
 /// The policies of a listener or a route, in the order they are asked.
 #[derive(Clone, Default)]
-pub struct Policies(Rc<[Rc<dyn Policy>]>);
+pub struct Policies(Rc<[Asked]>);
+
+#[derive(Clone)]
+struct Asked {
+    policy: Rc<dyn Policy>,
+    counters: Arc<metrics::Policy>,
+}
 
 impl Policies {
     /// Those of the settings.
-    pub fn new<'a>(settings: impl Iterator<Item = &'a Settings>) -> Self {
-        Self(settings.map(Settings::build).collect())
+    pub fn new<'a>(settings: impl Iterator<Item = (&'a Settings, Parts<'a>)>) -> Self {
+        let asked = |(settings, parts): (&Settings, Parts<'_>)| Asked {
+            policy: settings.build(&parts),
+            counters: parts.counters,
+        };
+        Self(settings.map(asked).collect())
     }
 
-    /// What they say of a request; the first that does not let it pass has the last word.
-    pub fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
-        let mut verdicts = self.0.iter().map(|policy| policy.request(request, context));
-        verdicts.find(|verdict| *verdict != Verdict::Continue).unwrap_or(Verdict::Continue)
+    /// What they say of a request; the first that does not let it pass has the last word. `client` is
+    /// watched while one takes its time.
+    pub async fn request(
+        &self,
+        request: &Request<'_>,
+        client: &Reader,
+        context: &Context,
+    ) -> Verdict {
+        for Asked { policy, counters } in self.0.iter() {
+            let verdict = match policy.request(request, context) {
+                Verdict::Wait => wait(&**policy, request, client, context).await,
+                verdict => verdict,
+            };
+            match verdict {
+                Verdict::Continue | Verdict::Wait => counters.passed.add(1),
+                Verdict::Answer(_) => counters.answered.add(1),
+                Verdict::Refuse(_) => counters.refused.add(1),
+            }
+            if verdict != Verdict::Continue {
+                return verdict;
+            }
+        }
+        Verdict::Continue
+    }
+}
+
+async fn wait(
+    policy: &dyn Policy,
+    request: &Request<'_>,
+    client: &Reader,
+    context: &Context,
+) -> Verdict {
+    let watcher = client.watcher();
+    match select(policy.wait(request, context), pin!(watcher.broken())).await {
+        Either::Left((verdict, _)) => verdict,
+        Either::Right(_) => Verdict::Refuse(Error::ClientGone),
     }
 }
 
@@ -77,16 +179,33 @@ macro_rules! policies {
                 }
             }
 
-            fn build(&self) -> Rc<dyn Policy> {
+            /// What all workers are to share of such a policy.
+            pub fn shared(&self) -> Shared {
                 match self {
-                    $(Self::$module(settings) => Rc::new($module::Settings::clone(settings)),)*
+                    $(Self::$module(settings) => settings.shared(),)*
+                }
+            }
+
+            fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
+                match self {
+                    $(Self::$module(settings) => settings.build(parts),)*
                 }
             }
         }
     };
 }
 
+impl Settings {
+    /// What a policy of these settings and this name says of the first request it sees.
+    pub fn ask(&self, name: &str, request: &Request<'_>, context: &Context) -> Verdict {
+        let parts = Parts { name, shared: self.shared(), counters: Arc::default() };
+        self.build(&parts).request(request, context)
+    }
+}
+
 policies! {
     "client_certificate" => client_certificate,
+    "concurrency" => concurrency,
     "hsts" => hsts,
+    "rate_limit" => rate_limit,
 }

@@ -128,11 +128,17 @@ pub enum Offence {
     Handshake,
     /// No client certificate where there has to be one, or one that is no good.
     Certificate,
+    /// More requests than a policy allows.
+    RateLimit,
+    /// A request that a policy does not let in.
+    Access,
+    /// A password or a key that is wrong.
+    Credentials,
 }
 
 impl Offence {
     /// Every offence with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 11] = [
+    pub const LABELS: [&'static str; 14] = [
         "malformed",
         "request_line_too_long",
         "head_too_large",
@@ -144,6 +150,9 @@ impl Offence {
         "proxy_header",
         "handshake",
         "certificate",
+        "rate_limit",
+        "access",
+        "credentials",
     ];
 }
 
@@ -197,6 +206,8 @@ pub struct Worker {
     pub access_log_dropped: Counter,
     /// By name; those that a changed configuration no longer has stay, as counters never go back.
     upstreams: Mutex<Vec<(String, Arc<Upstream>)>>,
+    /// By name, as those.
+    policies: Mutex<Vec<(String, Arc<Policy>)>>,
 }
 
 impl Default for Worker {
@@ -232,18 +243,23 @@ impl Worker {
             panics: Counter::default(),
             access_log_dropped: Counter::default(),
             upstreams: Mutex::default(),
+            policies: Mutex::default(),
         }
     }
 
     /// The counters of an upstream, made when they are first asked for. Not for the hot path.
     pub fn upstream(&self, name: &str) -> Arc<Upstream> {
-        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, counters)) = upstreams.iter().find(|(known, _)| known == name) {
-            return Arc::clone(counters);
-        }
-        let counters = Arc::<Upstream>::default();
-        upstreams.push((name.to_owned(), Arc::clone(&counters)));
-        counters
+        named(&self.upstreams, name)
+    }
+
+    /// The counters of a policy, made when they are first asked for. Not for the hot path.
+    pub fn policy(&self, name: &str) -> Arc<Policy> {
+        named(&self.policies, name)
+    }
+
+    /// Every policy there has been, and its counters.
+    pub fn policies(&self) -> Vec<(String, Arc<Policy>)> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Every upstream there has been, and its counters.
@@ -271,6 +287,29 @@ impl Worker {
             counter.add(1);
         }
     }
+}
+
+fn named<T: Default>(all: &Mutex<Vec<(String, Arc<T>)>>, name: &str) -> Arc<T> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, counters)) = all.iter().find(|(known, _)| known == name) {
+        return Arc::clone(counters);
+    }
+    let counters = Arc::<T>::default();
+    all.push((name.to_owned(), Arc::clone(&counters)));
+    counters
+}
+
+/// What one worker counts about one policy.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Requests it let pass.
+    pub passed: Counter,
+    /// Requests it answered itself.
+    pub answered: Counter,
+    /// Requests it refused.
+    pub refused: Counter,
+    /// Requests it would have refused if it did not only observe; they count as passed, too.
+    pub observed: Counter,
 }
 
 /// What one worker counts about one upstream.

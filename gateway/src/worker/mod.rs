@@ -25,7 +25,7 @@ use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines};
-use crate::policy::Policies;
+use crate::policy::{self, Parts, Policies};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{access_log, metrics};
 use crate::tls::{Acceptor, Connector, Tickets};
@@ -78,6 +78,8 @@ pub struct Generation {
     pub endpoints: Arc<Vec<Vec<Address>>>,
     /// What session tickets are sealed with, in the order of the configuration's TLS settings.
     pub tickets: Arc<Vec<Tickets>>,
+    /// What all workers share of each policy, in the configuration's order.
+    pub policies: Arc<Vec<policy::Shared>>,
 }
 
 impl Generation {
@@ -197,11 +199,6 @@ async fn follow(
     }
 }
 
-fn policies(config: &Config, positions: &[usize]) -> Policies {
-    let chosen = positions.iter().filter_map(|position| config.policies.get(*position));
-    Policies::new(chosen.map(|policy| &policy.settings))
-}
-
 /// What of a worker outlives a configuration.
 struct Lasting {
     worker: usize,
@@ -231,7 +228,7 @@ impl Lasting {
     /// What the connections of a worker share, as the configuration asks for it. An upstream that is
     /// what it was in `before` keeps its connections.
     fn shared(&self, generation: &Generation, before: Option<&Shared>) -> io::Result<Rc<Shared>> {
-        let Generation { config, listeners: numbers, endpoints, tickets } = generation;
+        let Generation { config, listeners: numbers, endpoints, tickets, .. } = generation;
         let buffers = Rc::new(Buffers::new(config.limits.head_bytes));
         let upstreams = config.upstreams.iter().zip(endpoints.iter());
         let upstreams = upstreams.map(|(spec, addresses)| {
@@ -247,6 +244,7 @@ impl Lasting {
         });
         let upstreams = upstreams.collect::<io::Result<_>>()?;
         let routes = config.table(|_, route| Route {
+            name: format!("{}{}", route.host, route.path),
             conditions: route.conditions.clone(),
             path: route.path.clone(),
             action: route.action.clone(),
@@ -256,7 +254,7 @@ impl Lasting {
             fallback: route.fallback.clone(),
             mirror: route.mirror,
             allow_in_path: route.allow_in_path,
-            policies: policies(config, &route.policies),
+            policies: self.policies(generation, &route.policies),
         });
         let acceptors: Vec<Acceptor> = config
             .tls
@@ -270,7 +268,7 @@ impl Lasting {
             let acceptor = listener.tls.and_then(|index| acceptors.get(index).cloned());
             let trust = listener.trust.clone();
             let redirect = listener.redirect.map(Redirect::to_https);
-            let policies = policies(config, &listener.policies);
+            let policies = self.policies(generation, &listener.policies);
             if listeners.len() <= *number {
                 listeners.resize_with(number + 1, || None);
             }
@@ -300,6 +298,15 @@ impl Lasting {
                 metrics: Arc::clone(&self.metrics),
                 draining: Rc::clone(&self.draining),
             },
+        }))
+    }
+
+    fn policies(&self, generation: &Generation, positions: &[usize]) -> Policies {
+        let all: Vec<_> = generation.config.policies.iter().zip(&*generation.policies).collect();
+        let chosen = positions.iter().filter_map(|position| all.get(*position));
+        Policies::new(chosen.map(|(policy, shared)| {
+            let counters = self.metrics.policy(&policy.name);
+            (&policy.settings, Parts { name: &policy.name, shared: (*shared).clone(), counters })
         }))
     }
 

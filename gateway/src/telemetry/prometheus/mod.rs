@@ -3,9 +3,10 @@
 mod page;
 mod upstreams;
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::metrics::{Deadline, Offence, Worker};
+use super::metrics::{Deadline, Offence, Policy, Worker};
 use crate::tls::Failure;
 use page::{Kind, Page};
 pub use upstreams::Endpoint;
@@ -14,7 +15,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 46] = [
+pub const NAMES: [&str; 47] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -40,6 +41,7 @@ pub const NAMES: [&str; 46] = [
     "gateway_tls_handshakes_open",
     "gateway_tls_certificate_expiry_seconds",
     "gateway_access_log_lines_dropped_total",
+    "gateway_policy_requests_total",
     "gateway_upstream_requests_total",
     "gateway_upstream_connections_total",
     "gateway_upstream_connections_idle",
@@ -159,6 +161,7 @@ pub fn render(scrape: &Scrape<'_>) -> String {
         page.sample(name, &[], sum(scrape.workers, value));
     }
     requests(&mut page, scrape);
+    policies(&mut page, scrape);
     upstreams::upstreams(&mut page, scrape);
     upstreams::endpoints(&mut page, scrape);
     kernel(&mut page, scrape);
@@ -272,6 +275,33 @@ fn tls(page: &mut Page, scrape: &Scrape<'_>) {
     page.family(name, Kind::Gauge, "Unix time at which a certificate ends.");
     for (certificate, not_after) in scrape.certificates {
         page.sample(name, &[("certificate", certificate)], not_after);
+    }
+}
+
+/// What policies made of requests, by policy.
+type PolicyRow = (&'static str, fn(&Policy) -> u64);
+
+const POLICY_ROWS: [PolicyRow; 4] = [
+    ("passed", |policy| policy.passed.value()),
+    ("answered", |policy| policy.answered.value()),
+    ("refused", |policy| policy.refused.value()),
+    ("observed", |policy| policy.observed.value()),
+];
+
+fn policies(page: &mut Page, scrape: &Scrape<'_>) {
+    let mut policies: BTreeMap<String, [u64; POLICY_ROWS.len()]> = BTreeMap::new();
+    for (name, counters) in scrape.workers.iter().flat_map(|worker| worker.policies()) {
+        let sums = policies.entry(name).or_default();
+        for (sum, (_, value)) in sums.iter_mut().zip(POLICY_ROWS) {
+            *sum += value(&counters);
+        }
+    }
+    let name = "gateway_policy_requests_total";
+    page.family(name, Kind::Counter, "Requests by what a policy made of them.");
+    for (policy, sums) in &policies {
+        for ((verdict, _), sum) in POLICY_ROWS.iter().zip(sums) {
+            page.sample(name, &[("policy", policy), ("verdict", verdict)], sum);
+        }
     }
 }
 

@@ -1,0 +1,172 @@
+//! Who asks too often, and who asks too much at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::process::Signal;
+
+use crate::harness::{After, Client, Gate, Gateway, Origin, Setup, set_up, until};
+
+const SLOW: &str = "kind = 'rate_limit'\nlimits = [{ rate = '1/h', burst = 200 }]";
+
+fn limited(origin: &Origin, policy: &str) -> Setup {
+    set_up()
+        .upstream("main", &[origin.address])
+        .route("upstream = 'main'\npolicies = ['limit']")
+        .set("policies.limit", policy)
+}
+
+fn counted(gateway: &Gateway, verdict: &str) -> f64 {
+    let series = format!("gateway_policy_requests_total{{policy=\"limit\",verdict=\"{verdict}\"}}");
+    gateway.metric(&series)
+}
+
+/// So slow a rate that none comes back while the test runs: the count depends on no clock.
+#[test]
+fn all_workers_count_together_and_exactly() {
+    let origin = Origin::saying("hello");
+    for workers in [1, 2] {
+        let gateway = limited(&origin, SLOW).workers(workers).start();
+        let accepted = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = gateway.client();
+                    for _ in 0..50 {
+                        match client.get("/").status {
+                            200 => drop(accepted.fetch_add(1, Ordering::Relaxed)),
+                            status => assert_eq!(status, 429),
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(accepted.into_inner(), 200);
+        assert_eq!((counted(&gateway, "passed"), counted(&gateway, "refused")), (200.0, 200.0));
+        assert_eq!(gateway.metric("gateway_offences_total{offence=\"rate_limit\"}"), 200.0);
+    }
+}
+
+#[test]
+fn a_reload_forgives_nobody() {
+    let origin = Origin::saying("hello");
+    let two = "kind = 'rate_limit'\nlimits = [{ rate = '1/h', burst = 2 }]";
+    let gateway = limited(&origin, two).start();
+    let ask = || gateway.get("/").status;
+    assert_eq!([ask(), ask(), ask()], [200, 200, 429]);
+    gateway.reload(limited(&origin, two).set("timeouts", "response = '59s'"));
+    assert_eq!(ask(), 429);
+    let three = two.replace("burst = 2", "burst = 3");
+    gateway.reload(limited(&origin, &three));
+    until("the new limit to count", || ask() == 200);
+}
+
+#[test]
+fn who_is_refused_is_told_when_to_come_back() {
+    let origin = Origin::saying("hello");
+    let policy = "kind = 'rate_limit'\nlimits = [{ rate = '1/h', burst = 1 }]";
+    let gateway = limited(&origin, policy).start();
+    let mut client = gateway.client();
+    let first = client.get("/");
+    assert_eq!(first.field("ratelimit-policy"), "\"limit\";q=1;w=3600");
+    assert_eq!(first.field("ratelimit"), "\"limit\";r=0;t=3600");
+    let refused = client.get("/");
+    assert_eq!(refused.status, 429);
+    let after: u64 = refused.field("retry-after").parse().unwrap();
+    assert!((3500..=3600).contains(&after), "{after}");
+    client.expect_alive();
+    let quiet = format!("{policy}\nfields = false\nobserve = true");
+    gateway.reload(limited(&origin, &quiet));
+    until("it to observe only", || client.get("/").status == 200);
+    assert_eq!(client.get("/").fields.one("ratelimit"), None);
+    assert!(counted(&gateway, "observed") >= 1.0);
+}
+
+/// Answers once the gate opens.
+fn held(gate: &Gate) -> Origin {
+    let gate = gate.clone();
+    Origin::start(move |exchange| {
+        if exchange.request.target == "/held" {
+            gate.wait();
+        }
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")?;
+        exchange.answer("ok").map(|_| After::Keep)
+    })
+}
+
+fn ask(gateway: &Gateway, target: &str) -> Client {
+    let mut client = gateway.client();
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client
+}
+
+#[test]
+fn who_has_too_many_in_flight_is_refused() {
+    let gate = Gate::default();
+    let origin = held(&gate);
+    let gateway = limited(&origin, "kind = 'concurrency'\nlimit = 2").workers(2).start();
+    let mut first: Vec<_> = (0..2).map(|_| ask(&gateway, "/held")).collect();
+    origin.wait_for("two requests", |seen| seen.requests.len() == 2);
+    let refused = gateway.get("/");
+    assert_eq!((refused.status, refused.field("retry-after")), (429, "1"));
+    gate.open();
+    for client in &mut first {
+        assert_eq!(client.response().text(), "ok");
+    }
+    until("a place to be free", || gateway.get("/").status == 200);
+}
+
+#[test]
+fn a_few_wait_for_their_turn() {
+    let gate = Gate::default();
+    let origin = held(&gate);
+    let policy = "kind = 'concurrency'\nlimit = 1\nqueue = 2\nwait = '300s'";
+    let gateway = limited(&origin, policy).workers(2).start();
+    let mut first = ask(&gateway, "/held");
+    origin.wait_for("a request", |seen| seen.requests.len() == 1);
+    let mut waiting: Vec<_> = (0..2).map(|_| ask(&gateway, "/")).collect();
+    until("the queue to be full", || gateway.metric("gateway_requests_in_flight") == 3.0);
+    assert_eq!(gateway.get("/").status, 429);
+    assert_eq!(origin.requests().len(), 1);
+    gate.open();
+    assert_eq!(first.response().text(), "ok");
+    for client in &mut waiting {
+        assert_eq!(client.response().text(), "ok");
+    }
+}
+
+#[test]
+fn waiting_ends_with_its_time_with_the_client_and_with_the_gateway() {
+    let gate = Gate::default();
+    let origin = held(&gate);
+    let policy = "kind = 'concurrency'\nlimit = 1\nqueue = 1\nwait = '50ms'";
+    let gateway = limited(&origin, policy).start();
+    let first = ask(&gateway, "/held");
+    origin.wait_for("a request", |seen| seen.requests.len() == 1);
+    assert_eq!(ask(&gateway, "/").response().status, 429);
+
+    gate.open();
+    drop(first);
+
+    let gate = Gate::default();
+    let origin = held(&gate);
+    let gateway = limited(&origin, &policy.replace("50ms", "300s")).start();
+    let mut first = ask(&gateway, "/held");
+    origin.wait_for("a request", |seen| seen.requests.len() == 1);
+    let mut leaves = ask(&gateway, "/");
+    until("it to wait", || gateway.metric("gateway_requests_in_flight") == 2.0);
+    let reset =
+        socket2::SockRef::from(&*leaves.stream()).set_linger(Some(std::time::Duration::ZERO));
+    reset.unwrap();
+    drop(leaves);
+    until("nobody to wait", || gateway.metric("gateway_requests_in_flight") == 1.0);
+
+    // Who waits when the gateway is told to end is answered.
+    let mut waits = ask(&gateway, "/");
+    until("it to wait", || gateway.metric("gateway_requests_in_flight") == 2.0);
+    gateway.signal(Signal::TERM);
+    gate.open();
+    assert_eq!(waits.response().text(), "ok");
+    assert_eq!(first.response().text(), "ok");
+    gateway.wait_for_success();
+}
