@@ -283,7 +283,8 @@ impl Lines {
                 }
                 Verdict::Refuse(error) => {
                     let status = error.status().unwrap_or_default();
-                    self.say("policy", format!("{name}: {status}, {}", error.message()));
+                    let reason = context.reason.get().map_or(error.message(), |reason| reason);
+                    self.say("policy", format!("{name}: {status}, {reason}"));
                     return false;
                 }
             }

@@ -89,7 +89,9 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
                 }
             }
             // Whose keys are names of clients' choosing.
-            Value::Table(_) if ["headers", "merge", "query"].contains(&key.as_str()) => {}
+            Value::Table(_)
+                if ["add", "header", "headers", "merge", "query", "set"]
+                    .contains(&key.as_str()) => {}
             Value::Table(table) => add_stray_keys(&format!("{path}{key}."), table, written),
             Value::Array(elements) => {
                 for (position, element) in elements.iter_mut().enumerate() {
@@ -132,6 +134,14 @@ fn the_reference_has_the_defaults() {
         policies.example.kind = "hsts"
         policies.known_clients.kind = "client_certificate"
         policies.per_client = { kind = "rate_limit", limits = ["100/s", { rate = "1000/m", burst = 200 }] }
+        policies.fields.kind = "headers"
+        policies.fields.request = { remove = ["X-Debug"], set = { X-Request-Start = "{request_id}" }, add = { X-Via = "gateway" } }
+        policies.fields.response = { remove = ["Server"], set = { X-Served-By = "gateway" }, add = { Vary = "Accept" } }
+        policies.browsers.kind = "security_headers"
+        policies.other_sites = { kind = "cors", origins = ["https://app.example.com", "https://*.example.com"] }
+        policies.cookies.kind = "cookies"
+        policies.let_in = { kind = "access", methods = ["GET", "POST"] }
+        policies.patches = { kind = "rules", rules = [{ name = "log4shell", path = "^/", query = "jndi:", header = { user-agent = "jndi:" } }] }
         policies.in_flight = { kind = "concurrency", limit = 100 }
         [[tls.example.certificates]]
         chain = "target/certs/server.pem"

@@ -82,3 +82,94 @@ fn a_field_is_set_in_place_of_the_origins() {
     let plain = gateway.get("/");
     assert_eq!(plain.fields.one("strict-transport-security"), None);
 }
+
+#[test]
+fn fields_change_on_their_way_and_nothing_splits_them() {
+    let said = "HTTP/1.1 200 OK\r\nServer: old\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d; HttpOnly\r\n\
+                Content-Length: 0\r\n\r\n";
+    let origin = Origin::scripted(said, After::Keep);
+    let gateway = set_up()
+        .to(&[origin.address])
+        .listener("policies = ['fields', 'cookies', 'security_headers']")
+        .set(
+            "policies.fields",
+            "kind = 'headers'\nrequest.set = { X-Q = '{query:q}', X-Who = '{client}' }\n\
+             response.remove = ['Server']",
+        )
+        .start();
+    let asked = "GET /?q=a%0d%0aX-Evil:1 HTTP/1.1\r\nHost: a\r\nX-Who: me\r\nX-Q: me";
+    let response = ask(&gateway, asked);
+    let request = origin.request();
+    assert_eq!(request.fields.all("x-q"), ["a  X-Evil:1"]);
+    assert_eq!(request.fields.all("x-who"), ["127.0.0.1"]);
+    assert_eq!(request.fields.one("x-evil"), None);
+    assert_eq!(response.fields.one("server"), None);
+    let cookies = ["a=b; SameSite=Lax; HttpOnly", "c=d; HttpOnly; SameSite=Lax"];
+    assert_eq!(response.fields.all("set-cookie"), cookies);
+    assert_eq!(response.field("x-content-type-options"), "nosniff");
+}
+
+#[test]
+fn a_preflight_never_reaches_the_origin() {
+    let said = "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept\r\n\
+                Content-Length: 0\r\n\r\n";
+    let origin = Origin::scripted(said, After::Keep);
+    let gateway = set_up()
+        .to(&[origin.address])
+        .listener("policies = ['pages']")
+        .set("policies.pages", "kind = 'cors'\norigins = ['https://a.example']")
+        .start();
+    let preflight = "OPTIONS /x HTTP/1.1\r\nHost: a\r\nOrigin: https://a.example\r\n\
+                     Access-Control-Request-Method: POST";
+    let response = ask(&gateway, preflight);
+    assert_eq!(
+        (response.status, response.field("access-control-allow-methods")),
+        (204, "GET, HEAD, POST")
+    );
+    assert!(origin.requests().is_empty());
+    let get =
+        |origin: &str| ask(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\nOrigin: {origin}"));
+    let own = get("https://a.example");
+    assert_eq!(own.fields.all("access-control-allow-origin"), ["https://a.example"]);
+    assert_eq!(own.fields.all("vary"), ["Accept", "Origin"]);
+    let other = get("https://b.example");
+    assert_eq!((other.status, other.fields.one("access-control-allow-origin")), (200, None));
+    assert_eq!(other.fields.all("vary"), ["Accept", "Origin"]);
+}
+
+#[test]
+fn what_is_not_let_in_gets_its_status() {
+    let origin = Origin::echo();
+    let gateway = set_up()
+        .to(&[origin.address])
+        .listener("policies = ['patches', 'json']")
+        .set("policies.json", "kind = 'access'\nmethods = ['GET', 'POST']\nbody_bytes = '4B'")
+        .set_more("policies.json", "content_types = ['text/plain']")
+        .set("policies.patches", "kind = 'rules'")
+        .set_more(
+            "policies.patches",
+            "rules = [{ name = 'hole', path = '/hole' }, { name = 'seen', query = 'x', observe = true }]",
+        )
+        .set("access_log", "format = 'json'")
+        .start();
+    let post = |kind: &str, body: &str| {
+        ask(&gateway, &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n{body}"))
+            .status
+    };
+    let refused = ask(&gateway, "PUT / HTTP/1.1\r\nHost: a");
+    assert_eq!((refused.status, refused.field("allow")), (405, "GET, POST"));
+    assert_eq!(post("image/png", "Content-Length: 1"), 415);
+    assert_eq!(post("text/plain", "Content-Length: 5"), 413);
+    let mut client = gateway.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("5\r\nhello\r\n0\r\n\r\n");
+    assert_eq!(client.response().status, 413);
+    assert_eq!(gateway.get("/%68ole").status, 403);
+    assert_eq!(gateway.get("/?a=x").status, 200);
+    let counted = |rule: &str, verdict: &str| {
+        let labels = format!("policy=\"patches:{rule}\",verdict=\"{verdict}\"");
+        gateway.metric(&format!("gateway_policy_requests_total{{{labels}}}"))
+    };
+    assert_eq!((counted("hole", "refused"), counted("seen", "observed")), (1.0, 1.0));
+    assert!(gateway.stop().contains("rule patches:hole"));
+}

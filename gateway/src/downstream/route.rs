@@ -82,6 +82,11 @@ pub fn find<'s>(
 }
 
 impl Route {
+    /// The most a request's body may have, by the route and by its policies.
+    pub fn body_bytes_max(&self, context: &Context) -> u64 {
+        context.body_bytes_max.get().unwrap_or(u64::MAX).min(self.body_bytes_max)
+    }
+
     /// What a request is called instead.
     ///
     /// # Errors

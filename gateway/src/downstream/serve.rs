@@ -145,7 +145,7 @@ async fn answer(
         return answer_self(shared, 200, None, request, responder, context).await;
     }
     if let Framing::Length(length) = request.framing
-        && length > route.body_bytes_max
+        && length > route.body_bytes_max(context)
     {
         return Err(Error::BodyTooLarge);
     }
@@ -249,7 +249,7 @@ async fn forward(
 ) -> Result<Forwarded, Error> {
     context.upstream.set(Some(index));
     let upstream = shared.upstreams.get(index).ok_or(Error::NoRoute)?;
-    let (resources, body_bytes_max) = (&shared.resources, route.body_bytes_max);
+    let (resources, body_bytes_max) = (&shared.resources, route.body_bytes_max(context));
     let rewritten = route.rewrite(request)?;
     Forward { resources, upstream, body_bytes_max, rewritten }
         .answer(request, reader, responder, context)
@@ -386,7 +386,7 @@ fn count(shared: &Shared, status: u16, duration: Duration) {
 fn entry<'a>(
     shared: &'a Shared,
     request: &Request<'a>,
-    context: &Context,
+    context: &'a Context,
     duration: Duration,
     error: Option<Error>,
 ) -> Entry<'a> {
@@ -406,7 +406,7 @@ fn entry<'a>(
         upstream: upstream.map(|upstream| &*upstream.name),
         endpoint: context.endpoint.get(),
         upstream_duration: context.upstream_duration.get(),
-        error: error.map(Error::message),
+        error: error.map(|error| context.reason.get().map_or(error.message(), |reason| reason)),
         identity: request.identity(),
         request_id: request.client.request_id,
         ..unknown(request.source)

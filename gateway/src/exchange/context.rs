@@ -99,6 +99,10 @@ pub struct Context {
     pub request_edits: RefCell<Edits>,
     /// What policies change about the response for the client.
     pub response_edits: RefCell<Edits>,
+    /// Which of its rules a policy has refused the request by.
+    pub reason: OnceCell<Box<str>>,
+    /// Bytes of the request's body, where a policy lets in less than the route.
+    pub body_bytes_max: Cell<Option<u64>>,
     /// What policies keep until the exchange has ended.
     held: RefCell<Vec<Box<dyn Any>>>,
 }

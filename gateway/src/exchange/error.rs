@@ -89,6 +89,18 @@ pub enum Denial {
     TooOften,
     /// The client has more requests in flight than it may.
     TooManyInFlight,
+    /// The client's address is not let in.
+    Address,
+    /// The method is not let in.
+    Method,
+    /// The body's kind is not let in.
+    ContentType,
+    /// The body is larger than is let in.
+    BodyTooLarge,
+    /// A field is missing that has to be there.
+    MissingField,
+    /// A rule matches it.
+    Rule,
 }
 
 impl Denial {
@@ -96,6 +108,11 @@ impl Denial {
         match self {
             Self::NoCertificate | Self::OtherCertificate => 403,
             Self::TooOften | Self::TooManyInFlight => 429,
+            Self::Address | Self::Rule => 403,
+            Self::Method => 405,
+            Self::ContentType => 415,
+            Self::BodyTooLarge => 413,
+            Self::MissingField => 400,
         }
     }
 
@@ -105,6 +122,12 @@ impl Denial {
             Self::OtherCertificate => "client certificate not allowed here",
             Self::TooOften => "rate limit",
             Self::TooManyInFlight => "too many requests in flight",
+            Self::Address => "address not let in",
+            Self::Method => "method not let in",
+            Self::ContentType => "content type not let in",
+            Self::BodyTooLarge => "body larger than is let in",
+            Self::MissingField => "required field missing",
+            Self::Rule => "matches a rule",
         }
     }
 }
@@ -213,6 +236,8 @@ impl Error {
                 Some(Offence::Certificate)
             }
             Self::Denied(Denial::TooOften | Denial::TooManyInFlight) => Some(Offence::RateLimit),
+            Self::Denied(Denial::Address | Denial::Rule) => Some(Offence::Access),
+            Self::Denied(Denial::BodyTooLarge) => Some(Offence::BodyTooLarge),
             // What a client may do in good faith is none: to leave, or not to trust us.
             Self::Handshake(Failure::Malformed | Failure::PlainHttp | Failure::Timeout) => {
                 Some(Offence::Handshake)

@@ -2,13 +2,45 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::headers::is_value_byte;
+use super::headers::{is_value_byte, members_by, trim_ows};
 
 /// Which fields are removed from a head, and which are added to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edits {
     removed: Vec<Bytes>,
     added: Vec<(Bytes, Bytes)>,
+    cookies: Option<CookieFlags>,
+}
+
+/// Attributes that cookies get where they are not there (RFC 6265 §5.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CookieFlags {
+    /// Only over TLS.
+    pub secure: bool,
+    /// Not for scripts.
+    pub http_only: bool,
+    /// Whether other sites' requests bring it, as `; SameSite=Lax`.
+    pub same_site: Option<Bytes>,
+}
+
+impl CookieFlags {
+    /// Writes what a Set-Cookie field's value lacks, behind it.
+    fn write(&self, out: &mut BytesMut, value: &[u8]) {
+        let has = |name: &[u8]| {
+            let attributes = members_by(value, b';').skip(1);
+            let mut names = attributes.filter_map(|one| one.split(|byte| *byte == b'=').next());
+            names.any(|own| trim_ows(own).eq_ignore_ascii_case(name))
+        };
+        if let Some(same_site) = self.same_site.as_ref().filter(|_| !has(b"samesite")) {
+            out.put_slice(same_site);
+        }
+        if self.http_only && !has(b"httponly") {
+            out.put_slice(b"; HttpOnly");
+        }
+        if self.secure && !has(b"secure") {
+            out.put_slice(b"; Secure");
+        }
+    }
 }
 
 impl Edits {
@@ -31,6 +63,20 @@ impl Edits {
         self.add(name, value);
     }
 
+    /// Adds attributes to the cookies that pass.
+    pub fn flag_cookies(&mut self, flags: CookieFlags) {
+        self.cookies = Some(flags);
+    }
+
+    /// Writes what a field that passes has behind its value.
+    pub fn write_behind(&self, out: &mut BytesMut, name: &[u8], value: &[u8]) {
+        if let Some(flags) = &self.cookies
+            && name.eq_ignore_ascii_case(b"set-cookie")
+        {
+            flags.write(out, value);
+        }
+    }
+
     /// Whether the fields of a name are removed.
     pub fn removes(&self, name: &[u8]) -> bool {
         self.removed.iter().any(|removed| removed.eq_ignore_ascii_case(name))
@@ -42,6 +88,7 @@ impl Edits {
             out.put_slice(name);
             out.put_slice(b": ");
             out.put_slice(value);
+            self.write_behind(out, name, value);
             out.put_slice(b"\r\n");
         }
     }
@@ -60,6 +107,24 @@ mod tests {
 
     fn bytes(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
+    }
+
+    #[test]
+    fn cookies_get_what_they_lack() {
+        let mut edits = Edits::default();
+        let same_site = Some(bytes("; SameSite=Lax"));
+        edits.flag_cookies(CookieFlags { secure: true, http_only: true, same_site });
+        let behind = |value: &str| {
+            let mut out = BytesMut::new();
+            edits.write_behind(&mut out, b"Set-Cookie", value.as_bytes());
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        assert_eq!(behind("a=secure"), "; SameSite=Lax; HttpOnly; Secure");
+        assert_eq!(behind("a=b; samesite = None ;SECURE"), "; HttpOnly");
+        assert_eq!(behind("secure=1; Path=/; HttpOnly; SameSite=Strict"), "; Secure");
+        let mut out = BytesMut::new();
+        edits.write_behind(&mut out, b"cookie", b"a=b");
+        assert!(out.is_empty());
     }
 
     #[test]

@@ -326,7 +326,9 @@ impl<'a> Nominated<'a> {
         }
         out.put_slice(name);
         out.put_slice(b": ");
-        out.put_slice(line.value.of(bytes));
+        let value = line.value.of(bytes);
+        out.put_slice(value);
+        self.edits.write_behind(out, name, value);
         out.put_slice(b"\r\n");
     }
 

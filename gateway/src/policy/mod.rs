@@ -3,12 +3,18 @@
 
 #![expect(clippy::disallowed_types, reason = "some states are shared by all workers")]
 
+mod access;
 mod client_certificate;
 mod concurrency;
+mod cookies;
+mod cors;
 mod gcra;
+mod headers;
 mod hsts;
 mod key;
 mod rate_limit;
+mod rules;
+mod security_headers;
 mod slots;
 #[cfg(test)]
 mod testing;
@@ -68,6 +74,8 @@ pub struct Parts<'a> {
     pub shared: Shared,
     /// What the worker counts about it.
     pub counters: Arc<metrics::Policy>,
+    /// What it counts about all.
+    pub metrics: &'a metrics::Worker,
 }
 
 /// Settings that a policy is made from.
@@ -198,14 +206,21 @@ macro_rules! policies {
 impl Settings {
     /// What a policy of these settings and this name says of the first request it sees.
     pub fn ask(&self, name: &str, request: &Request<'_>, context: &Context) -> Verdict {
-        let parts = Parts { name, shared: self.shared(), counters: Arc::default() };
+        let metrics = &metrics::Worker::new();
+        let parts = Parts { name, shared: self.shared(), counters: Arc::default(), metrics };
         self.build(&parts).request(request, context)
     }
 }
 
 policies! {
+    "access" => access,
     "client_certificate" => client_certificate,
     "concurrency" => concurrency,
+    "cookies" => cookies,
+    "cors" => cors,
+    "headers" => headers,
     "hsts" => hsts,
     "rate_limit" => rate_limit,
+    "rules" => rules,
+    "security_headers" => security_headers,
 }

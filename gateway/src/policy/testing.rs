@@ -132,5 +132,7 @@ impl Asker {
 
 /// A policy of this name, alone with what it shares.
 pub(super) fn build(name: &str, settings: &impl Build) -> std::rc::Rc<dyn Policy> {
-    settings.build(&Parts { name, shared: settings.shared(), counters: Default::default() })
+    let metrics = &crate::telemetry::metrics::Worker::new();
+    let counters = metrics.policy(name);
+    settings.build(&Parts { name, shared: settings.shared(), counters, metrics })
 }

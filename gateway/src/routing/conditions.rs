@@ -118,7 +118,8 @@ pub fn parameters(query: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     })
 }
 
-fn decoded(mut text: &[u8]) -> Vec<u8> {
+/// A text of a query, decoded as forms are.
+pub fn decoded(mut text: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut out = Vec::with_capacity(text.len());
     while let [byte, rest @ ..] = text {

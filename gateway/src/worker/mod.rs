@@ -306,7 +306,8 @@ impl Lasting {
         let chosen = positions.iter().filter_map(|position| all.get(*position));
         Policies::new(chosen.map(|(policy, shared)| {
             let counters = self.metrics.policy(&policy.name);
-            (&policy.settings, Parts { name: &policy.name, shared: (*shared).clone(), counters })
+            let (name, shared) = (&*policy.name, (*shared).clone());
+            (&policy.settings, Parts { name, shared, counters, metrics: &self.metrics })
         }))
     }
 
