@@ -27,6 +27,32 @@ fn says(example: &str, arguments: &[&str], expected: &[&str]) {
 }
 
 #[test]
+fn which_policies_and_what_they_say() {
+    let listener = "listener 127.0.0.1:8080";
+    says(
+        "access",
+        &["GET", "http://localhost:8080/admin/x", "-H", "User-Agent: ${jndi:ldap://x}"],
+        &[listener, "policy blocked: lets it pass", "policy patches: 403, rule patches:log4shell"],
+    );
+    says(
+        "access",
+        &["GET", "http://localhost:8080/admin/x", "--from", "192.0.2.7"],
+        &[listener, "policy blocked: 403, address not let in"],
+    );
+    says(
+        "limits",
+        &["GET", "http://localhost:8080/hello"],
+        &[
+            listener,
+            "policy per_client: lets it pass",
+            "route routes[1] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[1].respond",
+        ],
+    );
+}
+
+#[test]
 fn which_route_and_why_not_another() {
     let listener = "listener 127.0.0.1:8080";
     let limits = "limits a body of 10MiB at most";

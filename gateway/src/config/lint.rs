@@ -39,6 +39,7 @@ impl Config {
         }
         self.needless_parts(&mut warnings);
         self.missing_names(&mut warnings);
+        self.deaf_to_preflights(&mut warnings);
         self.unreachable(&mut warnings);
         warnings
     }
@@ -87,6 +88,22 @@ impl Config {
                 && !listener.trust.has_proxies()
             {
                 warnings.push(format!("listeners[{index}].redirect: all its clients speak HTTPS"));
+            }
+        }
+    }
+
+    /// Routes with CORS that preflights never reach.
+    fn deaf_to_preflights(&self, warnings: &mut Vec<String>) {
+        let is_cors = |index: &usize| {
+            self.policies.get(*index).is_some_and(|policy| policy.settings.kind() == "cors")
+        };
+        for (index, route) in self.routes.iter().enumerate() {
+            let methods = &route.conditions.methods;
+            let takes = methods.is_empty() || methods.iter().any(|method| method == "OPTIONS");
+            if route.policies.iter().any(is_cors) && !takes {
+                warnings.push(format!(
+                    "routes[{index}].methods: without OPTIONS no preflight comes to its cors policy"
+                ));
             }
         }
     }
@@ -231,6 +248,26 @@ mod tests {
             "routes[1]: routes[2] takes all its requests",
         ];
         assert_eq!(config.warnings(UNIX_EPOCH), expected);
+    }
+
+    #[test]
+    fn preflights_need_a_route() {
+        let text = b"
+            listeners = [{ address = '127.0.0.1:1' }]
+            policies.pages = { kind = 'cors', origins = ['*'] }
+            [[routes]]
+            path = '/a'
+            methods = ['GET']
+            policies = ['pages']
+            respond = {}
+            [[routes]]
+            path = '/b'
+            methods = ['GET', 'OPTIONS']
+            policies = ['pages']
+            respond = {}";
+        let config = check(text, &Overrides::default(), &[0]).unwrap();
+        let message = "routes[0].methods: without OPTIONS no preflight comes to its cors policy";
+        assert_eq!(config.warnings(SystemTime::UNIX_EPOCH), [message]);
     }
 
     #[test]

@@ -135,7 +135,11 @@ fn show(number: u64, units: &[(&str, u64)]) -> String {
 }
 
 fn show_rate(rate: f64) -> String {
-    if rate < 1.0 { format!("{}/m", rate * 60.0) } else { format!("{rate}/s") }
+    match rate {
+        1.0.. => format!("{rate}/s"),
+        rate if rate * 60.0 < 1.0 => format!("{}/h", rate * 3600.0),
+        rate => format!("{}/m", rate * 60.0),
+    }
 }
 
 #[cfg(test)]

@@ -194,7 +194,8 @@ macro_rules! policies {
                 }
             }
 
-            fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
+            /// A worker's policy.
+            pub fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
                 match self {
                     $(Self::$module(settings) => settings.build(parts),)*
                 }

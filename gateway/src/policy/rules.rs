@@ -58,7 +58,8 @@ impl FromStr for Expression {
         builder.unicode(false).case_insensitive(true).size_limit(COMPILED_BYTES_MAX);
         let first = |error: regex::Error| {
             let message = error.to_string();
-            format!("{text:?}: {}", message.lines().last().unwrap_or_default())
+            let line = message.lines().last().unwrap_or_default();
+            format!("{text:?}: {}", line.strip_prefix("error: ").unwrap_or(line))
         };
         builder.build().map(Self).map_err(first)
     }

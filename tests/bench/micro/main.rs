@@ -7,6 +7,7 @@
 )]
 
 mod http;
+mod policies;
 mod rest;
 mod routing;
 
