@@ -265,9 +265,9 @@ mod tests {
             methods = ['GET', 'OPTIONS']
             policies = ['pages']
             respond = {}";
-        let config = check(text, &Overrides::default(), &[0]).unwrap();
+        let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
         let message = "routes[0].methods: without OPTIONS no preflight comes to its cors policy";
-        assert_eq!(config.warnings(SystemTime::UNIX_EPOCH), [message]);
+        assert_eq!(config.warnings(UNIX_EPOCH), [message]);
     }
 
     #[test]
