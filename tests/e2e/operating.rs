@@ -1,6 +1,6 @@
 //! What an operator sees: health, counters, the access log.
 
-use crate::harness::{Gateway, Origin, closed_port, set_up, unique_path};
+use crate::harness::{Gate, Gateway, Origin, closed_port, set_up, unique_path};
 
 #[test]
 fn health_and_readiness() {
@@ -70,12 +70,23 @@ fn every_request_has_its_line() {
 
 #[test]
 fn connections_above_the_limit_are_refused_and_counted() {
-    let origin = Origin::saying("hello");
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::start(move |exchange| {
+        opened.wait();
+        exchange.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+    });
     let gateway = set_up().to(&[origin.address]).set("limits", "connections = 2").start();
+    // Busy, as idle ones would make room.
     let mut kept: Vec<_> = (0..2).map(|_| gateway.client()).collect();
-    kept.iter_mut().for_each(crate::harness::Client::expect_alive);
+    for client in &mut kept {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+    origin.wait_for("both", |seen| seen.requests.len() == 2);
     gateway.client().expect_gone();
     gateway.wait_for_metric("gateway_connections_refused_total", 1.0);
+    gate.open();
+    kept.iter_mut().for_each(|client| assert_eq!(client.response().text(), "hello"));
     kept.pop();
     gateway.wait_for_metric("gateway_connections_open", 1.0);
     gateway.client().expect_alive();

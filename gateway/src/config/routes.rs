@@ -75,7 +75,7 @@ pub(super) fn read(
         for template in templates.chain(rewrite.templates()) {
             for group in template.groups() {
                 if !path.pattern().is_some_and(|pattern| pattern.has_group(group)) {
-                    table.reject(format!("{{path:{group}}} is no group of path"));
+                    table.reject(format!("{{path:{}}} is no group of path", group.escape_debug()));
                 }
             }
         }

@@ -19,14 +19,11 @@ use crate::http::ambiguity::Ambiguities;
 use crate::http::forward::{self, RequestShape};
 use crate::http::framing::Framing;
 use crate::http::head::Method;
+use crate::net::Deadline;
 use crate::net::stream::Watcher;
-use crate::net::{Deadline, rt};
 use crate::routing::Pattern;
 use crate::upstream::Upstream;
 pub use shape::Shape;
-
-/// How often it is looked whether the client is still there.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What of the client's request is about the one answer it gets, or about a body.
 const LEFT_OUT: [&str; 9] = [
@@ -150,7 +147,7 @@ impl Compose {
         asking: &Asking<'_>,
         client: Watcher,
     ) -> Result<Content<'static>, Error> {
-        let gone = std::pin::pin!(gone(client));
+        let gone = std::pin::pin!(client.broken());
         let answers = match select(std::pin::pin!(self.ask(asking)), gone).await {
             Either::Left((answers, _)) => answers?,
             Either::Right(((), _)) => return Err(Error::ClientGone),
@@ -200,13 +197,6 @@ impl Compose {
                 *own = Some(value);
             }
         }
-    }
-}
-
-/// Ends when the client has gone.
-async fn gone(client: Watcher) {
-    while !client.is_broken() {
-        rt::sleep(WATCH_INTERVAL).await;
     }
 }
 
