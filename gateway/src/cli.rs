@@ -141,6 +141,15 @@ pub struct Run {
     )]
     conn_burst: Option<u32>,
 
+    /// Connections a source may have open at the same time [default: 100]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Kernel limits (XDP)",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    conn_max: Option<u32>,
+
     /// Load this BPF object in place of the built-in one
     #[arg(long, value_name = "FILE", help_heading = "Kernel limits (XDP)")]
     xdp_object: Option<PathBuf>,
@@ -183,6 +192,7 @@ impl Run {
             xdp_enforce: self.xdp_enforce,
             conn_rate: self.conn_rate.clone(),
             conn_burst: self.conn_burst,
+            conn_max: self.conn_max,
             xdp_object: self.xdp_object.clone(),
         }
     }
@@ -234,7 +244,7 @@ mod tests {
         let run = run("gateway --listen 127.0.0.1:80 --listen [::1]:80 --upstream a:1 \
                        --upstream b:2 --cores 0-1 --driver epoll --admin off --access-log json \
                        --xdp-interface eth0 --xdp-interface eth1 --xdp-mode generic --xdp-enforce \
-                       --conn-rate 50/s --conn-burst 200 --xdp-object o");
+                       --conn-rate 50/s --conn-burst 200 --conn-max 9 --xdp-object o");
         assert_eq!(
             run.overrides(),
             Overrides {
@@ -249,6 +259,7 @@ mod tests {
                 xdp_enforce: true,
                 conn_rate: Some("50/s".into()),
                 conn_burst: Some(200),
+                conn_max: Some(9),
                 xdp_object: Some("o".into()),
             }
         );

@@ -20,6 +20,8 @@ pub mod policy;
 pub mod upstream;
 
 pub mod action;
+
+pub mod admission;
 pub mod xdp;
 
 pub mod config;

@@ -3,14 +3,14 @@
 use std::thread;
 
 use aya::programs::{TestRun, TestRunOptions, TestRunResult};
-use gateway::xdp::{Program, Settings};
+use gateway::xdp::Program;
 use gateway_ebpf::abi;
 use gateway_ebpf::verdict::{Action, Reason};
 
 use crate::packets::{syn_from_ipv4, syn_from_ipv6};
-use crate::{load, packets, settings};
+use crate::{PORTS, load, packets, settings};
 
-fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
+pub fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
     let options =
         TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
     let entry_point = program.entry_point(abi::PROGRAM_FRAGS).expect("entry point");
@@ -62,7 +62,8 @@ fn cpus_share_one_count() {
 
 #[test]
 fn the_rate_gives_connections_back() {
-    let fast = Settings { connection_rate: 50.0, ..settings(1, true) };
+    let mut fast = settings(1, true);
+    fast.class().connection_rate = 50.0;
     let Some(program) = load(&fast) else {
         return;
     };
@@ -88,7 +89,8 @@ fn an_ipv6_source_is_its_prefix() {
 
 #[test]
 fn prefixes_can_be_chosen() {
-    let wide = Settings { ipv4_prefix: 24, ipv6_prefix: 128, ..settings(10, true) };
+    let mut wide = settings(10, true);
+    (wide.sources.ipv4_prefix, wide.sources.ipv6_prefix) = (24, 128);
     let Some(program) = load(&wide) else {
         return;
     };
@@ -105,14 +107,14 @@ fn prefixes_can_be_chosen() {
 #[test]
 fn settings_change_while_it_runs() {
     let frame = syn_from_ipv4([192, 0, 2, 1]);
-    let Some(mut program) = load(&settings(10, false)) else {
+    let Some(program) = load(&settings(10, false)) else {
         return;
     };
     repeat(&program, &frame, 15);
     assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
     assert_eq!(tally(&program), (10, 0));
 
-    program.configure(&settings(10, true)).expect("configure");
+    program.configure(&settings(10, true).sources, &PORTS).expect("configure");
     repeat(&program, &frame, 5);
     assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
     assert_eq!(tally(&program), (10, 5), "what the source has used up is remembered");

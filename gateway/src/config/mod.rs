@@ -14,6 +14,7 @@ mod routes;
 mod tls;
 mod upstreams;
 mod values;
+mod xdp;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,7 +33,7 @@ use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
 use crate::routing::{Conditions, Entry, HostPattern, PathPattern, Table};
 use crate::telemetry::access_log;
-use crate::{policy, upstream, xdp};
+use crate::{admission, policy, upstream};
 
 /// Bytes of a configuration file: some 500,000 routes. Ends the reading of what is no file.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -79,7 +80,9 @@ pub struct Config {
     /// Where and how requests are logged, if at all.
     pub access_log: Option<access_log::Settings>,
     /// The kernel program, if any.
-    pub xdp: Option<xdp::Settings>,
+    pub xdp: Option<crate::xdp::Settings>,
+    /// The limits per source and the lists.
+    pub sources: admission::Settings,
     /// What listeners may offer; they refer to it by position.
     pub tls: Vec<crate::tls::server::Settings>,
     /// At least one.
@@ -167,6 +170,8 @@ pub struct Listener {
     pub policies: Vec<usize>,
     /// The port at which clients of plain HTTP are to speak HTTPS instead.
     pub redirect: Option<u16>,
+    /// Position in [`admission::Settings::classes`] of the limits for who connects here.
+    pub class: u8,
 }
 
 /// One policy.
@@ -238,13 +243,15 @@ pub struct Overrides {
     /// `--xdp-interface`: replaces the file's.
     pub xdp_interfaces: Vec<String>,
     /// `--xdp-mode`.
-    pub xdp_mode: Option<xdp::Mode>,
+    pub xdp_mode: Option<crate::xdp::Mode>,
     /// `--xdp-enforce`.
     pub xdp_enforce: bool,
     /// `--conn-rate`: `50` or `50/s`.
     pub conn_rate: Option<String>,
     /// `--conn-burst`.
     pub conn_burst: Option<u32>,
+    /// `--conn-max`.
+    pub conn_max: Option<u32>,
     /// `--xdp-object`.
     pub xdp_object: Option<PathBuf>,
 }

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::reload::Change;
 use super::{Error, KernelCounters};
+use crate::admission::Counts;
 use crate::config::Config;
 use crate::net::Deadline;
 use crate::telemetry::metrics::{self, Counter};
@@ -48,6 +49,8 @@ pub(super) struct Sources {
     pub descriptors: u64,
     pub workers: Vec<Arc<metrics::Worker>>,
     pub kernel: Option<KernelCounters>,
+    /// What is counted of sources.
+    pub counts: Option<Arc<Counts>>,
     pub access_log_lines_lost: Option<Arc<Counter>>,
 }
 
@@ -194,6 +197,7 @@ impl Status {
             reloads: (self.reloads.0.value(), self.reloads.1.value()),
             file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
             kernel: &kernel,
+            sources_uncounted: sources.counts.as_ref().map_or(0, |counts| counts.uncounted()),
             access_log_lines_lost: sources
                 .access_log_lines_lost
                 .as_ref()
@@ -291,6 +295,7 @@ mod tests {
             descriptors: 1024,
             workers: vec![Arc::new(metrics::Worker::new()), Arc::new(metrics::Worker::new())],
             kernel,
+            counts: None,
             access_log_lines_lost: None,
         }))
     }

@@ -17,10 +17,10 @@ mod prober;
 pub mod reload;
 mod resolver;
 mod signals;
+mod sources;
 mod supervise;
 mod tickets;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,10 +31,9 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::net::rt::Driver;
 use crate::telemetry::{access_log, prometheus};
+use crate::worker;
 use crate::worker::Generation;
 use crate::worker::mailbox::{self, Handle};
-use crate::xdp::Xdp;
-use crate::{worker, xdp};
 use admin::Status;
 pub use cpus::usable_cpus;
 pub use error::Error;
@@ -46,7 +45,7 @@ use supervise::{Gateway, Reloading};
 /// Offences on their way from workers; more than that are only counted.
 const REPORTS_MAX: usize = 4096;
 
-/// Reads the kernel program's counters, and keeps the program attached until it is dropped.
+/// Reads the kernel program's counters.
 type KernelCounters = Box<dyn Fn() -> Vec<prometheus::KernelCounter> + Send + Sync>;
 
 /// What the loop hears of. A worker sends at most two, so the channel needs no bound.
@@ -64,6 +63,8 @@ enum Event {
         name: String,
         answer: resolver::Answer,
     },
+    /// An entry of the list has ended.
+    ListEnded,
     /// What looking at a change has found.
     Found(Box<Found>),
     StartTimeout,
@@ -102,12 +103,15 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let (events, inbox) = unbounded_channel();
     signals::watch(&events)?;
     let addresses: Vec<_> = groups.iter().map(|group| group.address).collect();
-    let kernel = attach_kernel(config.xdp.as_ref(), &addresses)?;
+    let connections_max = descriptors::connections_max(&config, descriptors);
+    let connections = connections_max.saturating_mul(config.cores.len());
+    let keeper = sources::Keeper::start(&config, &addresses, connections)?;
     let status = Arc::new(Status::new(admin::Sources {
         started,
         descriptors,
         workers: config.cores.iter().map(|_| Arc::default()).collect(),
-        kernel,
+        kernel: keeper.kernel_counters(),
+        counts: Some(Arc::clone(keeper.counts())),
         access_log_lines_lost: writer.as_ref().map(access_log::Writer::lines_lost),
     }));
     let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&status))).transpose()?;
@@ -124,10 +128,11 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     names.follow(&config, found);
     let endpoints = Arc::new(names.endpoints(&config.upstreams));
     let config = Arc::new(config);
-    let running = Generation { config, endpoints, tickets };
+    let sources = keeper.apply(&config)?;
+    let running = Generation { config, endpoints, tickets, sources };
     let workers = Workers {
         driver,
-        connections_max: descriptors::connections_max(&running.config, descriptors),
+        connections_max,
         generation: running.clone(),
         access_log,
         events: events.clone(),
@@ -147,6 +152,8 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
         keys,
         names,
         prober: Prober::default(),
+        keeper,
+        list_ends: None,
         reloading: Reloading::No,
     };
     let outcome = gateway.supervise(inbox).await;
@@ -164,53 +171,6 @@ fn start_access_log(
 ) -> Result<(access_log::Sender, access_log::Writer), Error> {
     access_log::Writer::start(settings)
         .map_err(|source| Error::AccessLog { path: settings.path.clone(), source })
-}
-
-/// Attaches the kernel program if there is to be one. Where it is not required, the gateway
-/// serves without it, and says so loudly.
-fn attach_kernel(
-    settings: Option<&xdp::Settings>,
-    listeners: &[SocketAddr],
-) -> Result<Option<KernelCounters>, Error> {
-    let Some(settings) = settings else { return Ok(None) };
-    let ports: Vec<u16> = listeners.iter().map(SocketAddr::port).collect();
-    match attach_xdp(settings, &ports) {
-        Ok(counters) => Ok(Some(counters)),
-        Err(error) if settings.required => Err(error),
-        Err(error) => {
-            tracing::error!("{error}; serving WITHOUT connection limits in the kernel");
-            Ok(None)
-        }
-    }
-}
-
-/// Attaches the kernel program and forwards its log records. It stays attached for as long as its
-/// counters can be read.
-fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters, Error> {
-    let mut xdp = Xdp::attach(settings, ports).map_err(|error| Error::Xdp(Box::new(error)))?;
-    for xdp::Attachment { interface, hook, .. } in xdp.attachments() {
-        let verb = if settings.enforce { "enforcing" } else { "observing" };
-        tracing::info!("xdp on {interface}: {hook} mode, {verb}");
-    }
-    if let Some(logs) = xdp.take_logs() {
-        tokio::spawn(async move {
-            if let Err(error) = logs.forward().await {
-                tracing::warn!("xdp: no more log records: {error}");
-            }
-        });
-    }
-    Ok(Box::new(move || {
-        let counts = xdp.counters().unwrap_or_else(|error| {
-            tracing::warn!("xdp: {error}");
-            Vec::new()
-        });
-        let counter = |count: xdp::Count| prometheus::KernelCounter {
-            verdict: count.verdict.action.label(),
-            reason: count.verdict.reason.label(),
-            packets: count.packets,
-        };
-        counts.into_iter().map(counter).collect()
-    }))
 }
 
 /// Says what a person should know, and names the upstreams that anybody could pose as.
@@ -277,6 +237,7 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     #[test]
@@ -307,6 +268,7 @@ mod tests {
             admin,
             access_log: None,
             xdp: None,
+            sources: Default::default(),
             tls: Vec::new(),
             listeners: vec![crate::config::Listener {
                 address: listen,
@@ -314,6 +276,7 @@ mod tests {
                 trust: Default::default(),
                 policies: Vec::new(),
                 redirect: None,
+                class: 0,
             }],
             policies: Vec::new(),
             dns: Default::default(),

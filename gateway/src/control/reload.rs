@@ -82,7 +82,9 @@ fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
         ("listeners (their addresses)", addresses(&config).eq(addresses(running))),
         ("admin", config.admin == running.admin),
         ("access_log", config.access_log == running.access_log),
-        ("xdp", config.xdp == running.xdp),
+        ("xdp (interfaces, mode, required, table, object)", config.xdp == running.xdp),
+        ("xdp.ipv4_prefix", config.sources.ipv4_prefix == running.sources.ipv4_prefix),
+        ("xdp.ipv6_prefix", config.sources.ipv6_prefix == running.sources.ipv6_prefix),
     ];
     let changed: Vec<_> = fixed.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect();
     if !changed.is_empty() {

@@ -14,7 +14,9 @@ use super::lifecycle::{Lifecycle, Step};
 use super::prober::Prober;
 use super::reload::{self, Candidate, Change, Found};
 use super::resolver::{Answer, Names};
+use super::sources::Keeper;
 use super::{Error, Event, tickets, warn};
+use crate::admission::unix_now;
 use crate::worker::Generation;
 use crate::worker::mailbox::Handle;
 
@@ -36,6 +38,9 @@ pub(super) struct Gateway {
     pub keys: tickets::Keys,
     pub names: Names,
     pub prober: Prober,
+    pub keeper: Keeper,
+    /// When an entry of the list ends, and an event comes.
+    pub list_ends: Option<u64>,
     /// Who is told which files to watch.
     pub files: UnboundedSender<Vec<PathBuf>>,
     pub reloading: Reloading,
@@ -62,12 +67,14 @@ impl Gateway {
         self.send_after(START_TIMEOUT, Event::StartTimeout);
         self.watch_files();
         self.watch_endpoints();
+        self.await_end_of_list();
         while let Some(event) = inbox.recv().await {
             match event {
                 Event::Reload => self.look(Change::Configuration),
                 Event::FilesChanged => self.look(Change::Files),
                 Event::Found(found) => self.found(*found),
                 Event::Resolved { name, answer } => self.resolved(&name, answer),
+                Event::ListEnded => self.renew_list(),
                 event => match lifecycle.on(event) {
                     Step::Wait => {}
                     Step::Serve => self.announce(),
@@ -148,11 +155,19 @@ impl Gateway {
                 return false;
             }
         };
+        let sources = match self.keeper.apply(&next.config) {
+            Ok(sources) => sources,
+            Err(error) => {
+                tracing::error!("not reloaded: {error}");
+                return false;
+            }
+        };
         if let Some(found) = next.names {
             self.names.follow(&next.config, found);
         }
         let endpoints = Arc::new(self.names.endpoints(&next.config.upstreams));
-        self.running = Generation { config: Arc::new(next.config), endpoints, tickets };
+        self.running = Generation { config: Arc::new(next.config), endpoints, tickets, sources };
+        self.await_end_of_list();
         let config = &self.running.config;
         self.status.set_certificates(config);
         self.watch_files();
@@ -164,6 +179,36 @@ impl Gateway {
             worker.reload(self.running.clone());
         }
         true
+    }
+
+    /// Makes the list anew without the entries that have ended, unless what was waited for is of a
+    /// configuration that is gone.
+    fn renew_list(&mut self) {
+        match self.list_ends {
+            Some(end) if end <= unix_now() => self.list_ends = None,
+            _ => return,
+        }
+        match self.keeper.apply(&self.running.config) {
+            Ok(sources) => self.running.sources = sources,
+            Err(error) => tracing::error!("the list cannot be renewed: {error}"),
+        }
+        self.await_end_of_list();
+        for worker in &self.workers {
+            worker.reload(self.running.clone());
+        }
+    }
+
+    /// Sends an event when the next entry of the list ends.
+    fn await_end_of_list(&mut self) {
+        let end = self.keeper.list_ends(&self.running.config);
+        if let Some(end) = end
+            && Some(end) != self.list_ends
+        {
+            // The timer's clock is not the calendar's: better late than too early.
+            let left = end.saturating_sub(unix_now()) + 1;
+            self.send_after(Duration::from_secs(left), Event::ListEnded);
+        }
+        self.list_ends = end;
     }
 
     fn watch_files(&self) {
@@ -251,8 +296,12 @@ mod tests {
                 descriptors: 1024,
                 workers: (0..workers).map(|_| Arc::default()).collect(),
                 kernel: None,
+                counts: None,
                 access_log_lines_lost: None,
             }));
+            let config = config("127.0.0.1:0".parse().unwrap(), None);
+            let keeper = Keeper::start(&config, &[], 64).unwrap();
+            let sources = keeper.apply(&config).unwrap();
             let (handles, inboxes) = (0..workers).map(|_| Handle::new().unwrap()).unzip();
             let gateway = Gateway {
                 addresses: Vec::new(),
@@ -264,10 +313,13 @@ mod tests {
                 files: unbounded_channel().0,
                 load: Arc::new(Box::new(nothing_to_load)),
                 running: Generation {
-                    config: Arc::new(config("127.0.0.1:0".parse().unwrap(), None)),
+                    config: Arc::new(config),
                     endpoints: Arc::default(),
                     tickets: Arc::default(),
+                    sources,
                 },
+                keeper,
+                list_ends: None,
                 keys: tickets::Keys::new().unwrap(),
                 names: Names::new(events.clone()),
                 prober: Prober::default(),

@@ -1,5 +1,7 @@
 //! The client's side: connections, and what each request on them goes through.
 
+#![expect(clippy::disallowed_types, reason = "sources are counted for all workers together")]
+
 pub mod connection;
 mod current;
 mod prologue;
@@ -9,9 +11,11 @@ mod serve;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Redirect;
+use crate::admission::Sources;
 use crate::exchange::{Error, ProxyProtocol, Resources, Trust};
 use crate::net::rt;
 use crate::policy::Policies;
@@ -35,6 +39,8 @@ pub struct Shared {
     pub routes: Table<Route>,
     /// In the configuration's order.
     pub listeners: Vec<Listener>,
+    /// Who may connect.
+    pub sources: Arc<Sources>,
     /// TLS handshakes this worker may have going on.
     pub handshakes_max: usize,
     /// Where requests go, in the configuration's order.
@@ -58,6 +64,8 @@ pub struct Listener {
     pub policies: Policies,
     /// Where clients of plain HTTP are sent instead.
     pub redirect: Option<Redirect>,
+    /// Whose limits who connects here is held to.
+    pub class: u8,
 }
 
 impl Shared {

@@ -147,6 +147,23 @@ impl Offence {
     ];
 }
 
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refusal {
+    /// Its network is on a deny list.
+    Denied,
+    /// It comes from a banned source.
+    Banned,
+    /// Its source has as many open as it may.
+    TooManyOpen,
+}
+
+impl Refusal {
+    /// Every refusal with its label value, in the order of the discriminants.
+    pub const LABELS: [&'static str; 3] = ["denied", "banned", "connections_max"];
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -155,6 +172,9 @@ pub struct Worker {
     pub connections_accepted: Counter,
     /// Client connections refused because a cap was reached.
     pub connections_refused: Counter,
+    /// Client connections their source was not to have, by [`Refusal`]: refused, and let in because it
+    /// is not enforced.
+    pub sources_refused: [(Counter, Counter); Refusal::LABELS.len()],
     /// Idle client connections closed early, because the cap was near.
     pub connections_reaped: Counter,
     /// Client connections open now.
@@ -211,6 +231,7 @@ impl Worker {
         Self {
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
+            sources_refused: Default::default(),
             connections_reaped: Counter::default(),
             connections_open: Counter::default(),
             requests_in_flight: Counter::default(),
@@ -255,6 +276,13 @@ impl Worker {
     pub fn offence(&self, which: Offence) {
         if let Some(counter) = self.offences.get(which as usize) {
             counter.add(1);
+        }
+    }
+
+    /// Counts a connection that its source was not to have; `refused` or only observed.
+    pub fn source_refused(&self, why: Refusal, refused: bool) {
+        if let Some((refusals, observed)) = self.sources_refused.get(why as usize) {
+            if refused { refusals.add(1) } else { observed.add(1) }
         }
     }
 

@@ -20,6 +20,7 @@ use futures_util::future::{Either, join_all, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::action::Redirect;
+use crate::admission::Sources;
 use crate::config::Config;
 use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
@@ -66,11 +67,15 @@ pub struct Generation {
     pub endpoints: Arc<Vec<Vec<Address>>>,
     /// What session tickets are sealed with, in the order of the configuration's TLS settings.
     pub tickets: Arc<Vec<Tickets>>,
+    /// Who may connect.
+    pub sources: Arc<Sources>,
 }
 
 impl Generation {
     fn differs_only_in_endpoints(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config) && Arc::ptr_eq(&self.tickets, &other.tickets)
+        Arc::ptr_eq(&self.config, &other.config)
+            && Arc::ptr_eq(&self.tickets, &other.tickets)
+            && Arc::ptr_eq(&self.sources, &other.sources)
     }
 }
 
@@ -210,7 +215,7 @@ impl Lasting {
     /// What the connections of a worker share, as the configuration asks for it. An upstream that is
     /// what it was in `before` keeps its connections.
     fn shared(&self, generation: &Generation, before: Option<&Shared>) -> io::Result<Rc<Shared>> {
-        let Generation { config, endpoints, tickets } = generation;
+        let Generation { config, endpoints, tickets, sources } = generation;
         let buffers = Rc::new(Buffers::new(config.limits.head_bytes));
         let upstreams = config.upstreams.iter().zip(endpoints.iter());
         let upstreams = upstreams.map(|(spec, addresses)| {
@@ -248,11 +253,13 @@ impl Lasting {
             let trust = listener.trust.clone();
             let redirect = listener.redirect.map(Redirect::to_https);
             let policies = policies(config, &listener.policies);
-            downstream::Listener { trust, acceptor, policies, redirect }
+            let class = listener.class;
+            downstream::Listener { trust, acceptor, policies, redirect, class }
         });
         let reports = Arc::clone(&self.reports);
         Ok(Rc::new(Shared {
             listeners: listeners.collect(),
+            sources: Arc::clone(sources),
             handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
             upstreams,

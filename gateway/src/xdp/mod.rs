@@ -6,7 +6,9 @@
 
 mod error;
 mod hook;
+mod list;
 mod log;
+mod maps;
 mod program;
 
 use std::fmt;
@@ -15,7 +17,9 @@ use std::path::PathBuf;
 pub use error::Error;
 pub use hook::{Occupant, occupant};
 pub use log::Logs;
-pub use program::{Count, Program};
+pub use program::{Ban, Count, Program};
+
+use crate::admission;
 
 /// Where in the network stack the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,20 +39,10 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Where the program runs.
     pub mode: Mode,
-    /// Drop what is over the limit; otherwise only count it.
-    pub enforce: bool,
     /// Refuse to start when the program cannot be attached.
     pub required: bool,
-    /// New connections per second and source.
-    pub connection_rate: f64,
-    /// Connections a source may open at once after a pause, at least 1.
-    pub connection_burst: u32,
     /// Bytes of the limiter's table: a power of two.
     pub table_bytes: u64,
-    /// Bits of an IPv4 address that make a source.
-    pub ipv4_prefix: u8,
-    /// Bits of an IPv6 address that make a source.
-    pub ipv6_prefix: u8,
     /// A BPF object to load in place of the embedded one.
     pub object: Option<PathBuf>,
 }
@@ -90,13 +84,19 @@ pub struct Xdp {
 }
 
 impl Xdp {
-    /// Loads the program, makes `ports` its own and attaches it to every interface of `settings`;
-    /// to all of them or to none.
+    /// Loads the program and attaches it to every interface of `settings`, to all of them or to none.
+    /// See [`Program::load`].
     ///
     /// # Errors
     /// Whatever stands in the way, as one line that says what to do about it.
-    pub fn attach(settings: &Settings, ports: &[u16]) -> Result<Self, Error> {
-        let mut program = Program::load(settings, ports)?;
+    pub fn attach(
+        settings: &Settings,
+        sources: &admission::Settings,
+        ports: &[(u16, u8)],
+        connections: usize,
+    ) -> Result<Self, Error> {
+        let mut program = Program::load(settings, sources, ports, connections)?;
+        program.set_list(&admission::lists::live(&sources.list, admission::unix_now()))?;
         let attachments = settings
             .interfaces
             .iter()
@@ -124,7 +124,11 @@ impl Xdp {
     /// | `pass` | `undecodable` | with headers cut short, contradictory or too many |
     /// | `pass` | `within_limit` | that open a connection within the limit |
     /// | `pass` | `contended` | as before, but uncounted: other CPUs changed the state meanwhile |
+    /// | `pass` | `allowed` | that open a connection from an allowed network |
     /// | `drop` or `observe` | `over_limit` | that open a connection above the limit |
+    /// | `drop` or `observe` | `connections_max` | of a source that has as many open as it may |
+    /// | `drop` or `observe` | `denied` | that open a connection from a network on a deny list |
+    /// | `drop` | `banned` | that open a connection from a banned source |
     /// | `drop` or `observe` | `tiny_fragment` | first fragments too short for a TCP header |
     /// | `drop` or `observe` | `overlapping_fragment` | fragments that begin inside a TCP header |
     ///
@@ -134,15 +138,6 @@ impl Xdp {
     /// When the kernel does not let the counters be read.
     pub fn counters(&self) -> Result<Vec<Count>, Error> {
         self.program.counters()
-    }
-
-    /// Changes the rate, the burst and whether they are enforced, at once and without losing what
-    /// is known about sources.
-    ///
-    /// # Errors
-    /// When the kernel does not let the settings be written.
-    pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
-        self.program.configure(settings)
     }
 
     /// The program's log records, for control to forward; there are none unless records of level

@@ -5,7 +5,7 @@ mod upstreams;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::metrics::{Deadline, Offence, Worker};
+use super::metrics::{Counter, Deadline, Offence, Refusal, Worker};
 use crate::tls::Failure;
 use page::{Kind, Page};
 pub use upstreams::Endpoint;
@@ -14,7 +14,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 46] = [
+pub const NAMES: [&str; 48] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -40,6 +40,8 @@ pub const NAMES: [&str; 46] = [
     "gateway_tls_handshakes_open",
     "gateway_tls_certificate_expiry_seconds",
     "gateway_access_log_lines_dropped_total",
+    "gateway_source_connections_refused_total",
+    "gateway_source_connections_uncounted_total",
     "gateway_upstream_requests_total",
     "gateway_upstream_connections_total",
     "gateway_upstream_connections_idle",
@@ -78,6 +80,8 @@ pub struct Scrape<'a> {
     pub endpoints: &'a [Endpoint],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
+    /// Connections that the table of sources had no room to count.
+    pub sources_uncounted: u64,
     /// Access log lines the output did not take.
     pub access_log_lines_lost: u64,
     /// When the process started.
@@ -159,6 +163,7 @@ pub fn render(scrape: &Scrape<'_>) -> String {
         page.sample(name, &[], sum(scrape.workers, value));
     }
     requests(&mut page, scrape);
+    sources(&mut page, scrape);
     upstreams::upstreams(&mut page, scrape);
     upstreams::endpoints(&mut page, scrape);
     kernel(&mut page, scrape);
@@ -275,6 +280,22 @@ fn tls(page: &mut Page, scrape: &Scrape<'_>) {
     }
 }
 
+fn sources(page: &mut Page, scrape: &Scrape<'_>) {
+    let workers = scrape.workers;
+    let name = "gateway_source_connections_refused_total";
+    page.family(name, Kind::Counter, "Connections their source was not to have, seen at accept.");
+    for (index, reason) in Refusal::LABELS.iter().enumerate() {
+        let count = |of: fn(&(Counter, Counter)) -> &Counter| {
+            sum(workers, |worker| worker.sources_refused.get(index).map_or(0, |n| of(n).value()))
+        };
+        page.sample(name, &[("verdict", "refuse"), ("reason", reason)], count(|both| &both.0));
+        page.sample(name, &[("verdict", "observe"), ("reason", reason)], count(|both| &both.1));
+    }
+    let name = "gateway_source_connections_uncounted_total";
+    page.family(name, Kind::Counter, "Connections that no room was left to count by source.");
+    page.sample(name, &[], scrape.sources_uncounted);
+}
+
 /// Without a kernel program the metric is absent rather than zero: nothing was let pass.
 fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
     if scrape.kernel.is_empty() {
@@ -328,6 +349,7 @@ mod tests {
             reloads: (0, 0),
             file_reloads: (0, 0),
             kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],
+            sources_uncounted: 3,
             access_log_lines_lost: 2,
             started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),
             open_fds: Some(12),
