@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::Overrides;
+use crate::config::{self, ADMIN_SOCKET, Overrides};
 use crate::xdp;
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,7 @@ Examples:
   gateway run --config gateway.toml --xdp-interface eth0 --conn-rate 50/s --xdp-enforce
   gateway check gateway.toml
   gateway explain GET https://api.example.com/orders/7 --config gateway.toml
+  gateway ban 203.0.113.7 --for 10m
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration.";
 
@@ -45,8 +47,59 @@ pub enum Command {
     },
     /// Say what would become of a request, and why, without sending it.
     Explain(Explain),
+    /// Ban addresses or networks: the kernel drops their new connections.
+    Ban(BanArgs),
+    /// End bans.
+    Unban {
+        /// Addresses or networks, as `gateway bans` shows them
+        #[arg(required = true, value_name = "IP|CIDR")]
+        networks: Vec<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Say who is banned.
+    Bans {
+        /// As JSON, which --import reads
+        #[arg(long)]
+        json: bool,
+        /// Ban what such a file names; "-" is standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        import: Option<PathBuf>,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Print the version.
     Version,
+}
+
+/// Which running gateway is asked.
+#[derive(Args, Debug)]
+pub struct Remote {
+    /// Its admin socket
+    #[arg(long, value_name = "PATH", default_value = ADMIN_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// A ban by hand.
+#[derive(Args, Debug)]
+pub struct BanArgs {
+    /// Addresses or networks
+    #[arg(required = true, value_name = "IP|CIDR")]
+    pub networks: Vec<String>,
+
+    /// For how long, up to 365d
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = ban_length)]
+    pub lasts: Duration,
+
+    /// What for
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 /// A request to explain.
@@ -202,6 +255,10 @@ fn address(value: &str) -> Result<SocketAddr, String> {
     value
         .parse()
         .map_err(|_| "expected an IP address and a port, such as 0.0.0.0:8080 or [::]:8080".into())
+}
+
+fn ban_length(value: &str) -> Result<Duration, String> {
+    config::ban_length(value)
 }
 
 fn xdp_mode() -> impl TypedValueParser<Value = xdp::Mode> {

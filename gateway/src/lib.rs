@@ -32,4 +32,6 @@ pub mod worker;
 
 pub mod control;
 
+pub mod remote;
+
 pub mod cli;

@@ -131,6 +131,7 @@ fn the_reference_has_the_defaults() {
         ]
         xdp.interfaces = ["eth0"]
         xdp.classes.partners = {}
+        bans = {}
         policies.example.kind = "hsts"
         policies.known_clients.kind = "client_certificate"
         [[tls.example.certificates]]

@@ -12,6 +12,7 @@
 
 mod agreement;
 mod attach;
+mod bans;
 mod connections;
 mod frames;
 mod limiter;

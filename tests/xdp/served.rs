@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const COMMON: &str = r#"
     runtime.cores = 1
     runtime.drain_timeout = "1s"
     access_log.format = "off"
-    admin.address = "127.0.0.1:9901"
+    admin = { address = "127.0.0.1:9901", socket = "FOLDER/admin.sock" }
     upstreams.none.endpoints = ["127.0.0.1:9"]
     routes = [{ path = "/hello", respond = { body = "hello\n" } }]
 "#;
@@ -119,6 +119,18 @@ impl<'a> Served<'a> {
         self.folder.join(name)
     }
 
+    /// Runs a command of `gateway` against this one: whether it was right, and what it said.
+    pub fn ask(&self, arguments: &[&str]) -> (bool, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_gateway"))
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.path("admin.sock"))
+            .output()
+            .expect("run gateway");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).expect("text"))
+    }
+
     fn get(&self, path: &str) -> std::io::Result<String> {
         self.inside.run(|| {
             let mut stream = TcpStream::connect(ADMIN)?;
@@ -132,8 +144,8 @@ impl<'a> Served<'a> {
 }
 
 fn write(folder: &std::path::Path, config: &str) {
-    let config = config.replace("FOLDER", &folder.display().to_string());
-    fs::write(folder.join("gateway.toml"), format!("{COMMON}{config}")).expect("a file");
+    let config = format!("{COMMON}{config}").replace("FOLDER", &folder.display().to_string());
+    fs::write(folder.join("gateway.toml"), config).expect("a file");
 }
 
 impl Drop for Served<'_> {

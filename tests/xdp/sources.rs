@@ -14,14 +14,14 @@ use crate::served::Served;
 use crate::{PORT, load, settings};
 
 /// With the program on the clients' interface, and on one they do not come by.
-const EVERYWHERE: [&str; 2] = ["gw0", "lo"];
+pub const EVERYWHERE: [&str; 2] = ["gw0", "lo"];
 
-fn net() -> Option<Net> {
+pub fn net() -> Option<Net> {
     load(&settings(1, true))?;
     Net::new()
 }
 
-fn config(interface: &str, xdp: &str) -> String {
+pub fn config(interface: &str, xdp: &str) -> String {
     let mode = if interface == "lo" { "generic" } else { "native" };
     format!(
         r#"
@@ -69,7 +69,7 @@ pub fn ask(socket: &mut Socket) -> bool {
 }
 
 /// Long enough for a handshake; the first retransmission comes after a second.
-const AT_ONCE: Duration = Duration::from_millis(700);
+pub const AT_ONCE: Duration = Duration::from_millis(700);
 
 #[test]
 fn a_source_may_have_so_many_open() {

@@ -2,12 +2,13 @@
 //! kernel program decides by the same before userspace sees anything ([`crate::xdp`]); here it is
 //! decided at accept, for connections that came in past it, and where it is not loaded.
 //!
-//! [`lists`] is what a person wrote, [`networks`] finds the longest network an address is in,
+//! [`bans`] says who is to be banned, [`lists`] is what a person wrote, [`networks`] finds the longest network an address is in,
 //! [`banned`] knows who is banned, and [`Sources`] is what a worker asks.
 
 #![expect(clippy::disallowed_types, reason = "sources are counted for all workers together")]
 
 mod banned;
+pub mod bans;
 mod counts;
 pub mod lists;
 mod networks;
@@ -15,6 +16,8 @@ mod networks;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use ipnet::IpNet;
 
 pub use counts::{Counts, Seat, Source, constants};
 pub use gateway_ebpf::verdict::Treatment;
@@ -135,9 +138,9 @@ impl Sources {
         }
     }
 
-    /// Whether `client` is never to be kept out.
-    pub fn is_allowed(&self, client: IpAddr) -> bool {
-        self.listed(client) == Some(Treatment::Allow)
+    /// The allowed network that all of `network` is in, if there is one.
+    pub fn allowed(&self, network: IpNet) -> Option<&Entry> {
+        self.list.covering(network).filter(|entry| entry.treatment == Treatment::Allow)
     }
 
     /// What the list says of `peer` now.

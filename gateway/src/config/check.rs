@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::policies::Policies;
 use super::values::cores;
-use super::{Config, Dns, Listener, Overrides, flags, routes, tls, upstreams, values, xdp};
+use super::{
+    AdminSocket, Config, Dns, Listener, Overrides, bans, flags, routes, tls, upstreams, values, xdp,
+};
 use crate::document::problem::{Place, Problem};
 use crate::document::section::{Section, read_document};
 use crate::document::units::{byte_rate, bytes, duration};
@@ -107,9 +109,11 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let tls = tls::offers(root);
     let mut policies = Policies::read(root);
     let (xdp, mut sources) = xdp::read(root);
+    let bans = bans::read(root);
     let listeners = listeners(root, &tls, &mut policies, &xdp::names(&sources));
     sources.list.extend(xdp::proxies(&listeners));
-    let admin = root.table("admin", |table| admin(table, &listeners));
+    let (admin, admin_socket) =
+        root.table("admin", |table| (admin(table, &listeners), admin_socket(table)));
     let access_log = root.table("access_log", access_log);
     let dns = root.table("dns", dns);
     let upstreams = upstreams::read(root, cores.len());
@@ -123,9 +127,11 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
         limits,
         pages,
         admin,
+        admin_socket,
         access_log,
         xdp,
         sources,
+        bans,
         tls,
         listeners,
         dns,
@@ -334,6 +340,13 @@ fn server(kind: &Kind) -> Result<SocketAddr, String> {
         Ok(ip) => Ok((ip, 53).into()),
         Err(_) => address(kind),
     }
+}
+
+fn admin_socket(table: &mut Section<'_>) -> Option<AdminSocket> {
+    table.value("socket", Some(AdminSocket::default()), |kind| match kind {
+        Kind::Text(text) if text == "off" => Ok(None),
+        other => path(other).map(|path| Some(AdminSocket { path, required: true })),
+    })
 }
 
 fn access_log(table: &mut Section<'_>) -> Option<access_log::Settings> {

@@ -4,6 +4,7 @@
 //! wrong, or into every mistake there is. Nothing here touches the network; names of endpoints
 //! are looked up later.
 
+mod bans;
 mod check;
 mod compose;
 mod error;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::document::{Place, Problem};
+pub use bans::ban_length;
 pub use error::Error;
 
 use crate::action::mirror::Mirror;
@@ -75,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where `/metrics`, `/healthz` and `/readyz` are served, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// Where the command line reaches the running gateway, if anywhere.
+    pub admin_socket: Option<AdminSocket>,
     /// What the gateway's own answers say, where files say it.
     pub pages: Pages,
     /// Where and how requests are logged, if at all.
@@ -83,6 +87,8 @@ pub struct Config {
     pub xdp: Option<crate::xdp::Settings>,
     /// The limits per source and the lists.
     pub sources: admission::Settings,
+    /// When offences become bans, if they do.
+    pub bans: Option<admission::bans::Settings>,
     /// What listeners may offer; they refer to it by position.
     pub tls: Vec<crate::tls::server::Settings>,
     /// At least one.
@@ -154,6 +160,24 @@ impl Default for Dns {
             hold: Duration::from_secs(30),
             required: false,
         }
+    }
+}
+
+/// A socket that only its owner may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Refuse to start without it; one that nobody has asked for is made where its folder is.
+    pub required: bool,
+}
+
+/// Where the socket is unless another place is named.
+pub const ADMIN_SOCKET: &str = "/run/gateway/admin.sock";
+
+impl Default for AdminSocket {
+    fn default() -> Self {
+        Self { path: PathBuf::from(ADMIN_SOCKET), required: false }
     }
 }
 

@@ -80,6 +80,7 @@ impl Lifecycle {
             | Event::FilesChanged
             | Event::Resolved { .. }
             | Event::ListEnded
+            | Event::ListChanged
             | Event::Found(_) => Step::Wait,
             Event::DrainTimeout => Step::Cut,
             Event::TunnelDrainTimeout => {

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_types, reason = "control hands its parts to the workers' threads")]
 
 mod admin;
+mod bans;
 mod cpus;
 mod descriptors;
 mod driver;
@@ -17,6 +18,7 @@ mod prober;
 pub mod reload;
 mod resolver;
 mod signals;
+mod socket;
 mod sources;
 mod supervise;
 mod tickets;
@@ -65,6 +67,8 @@ enum Event {
     },
     /// An entry of the list has ended.
     ListEnded,
+    /// Networks were banned, or are no longer.
+    ListChanged,
     /// What looking at a change has found.
     Found(Box<Found>),
     StartTimeout,
@@ -97,6 +101,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let found = resolver::look_up(&config).await.map_err(Error::Resolve)?;
     let groups = listen::bind_all(&config.listeners, config.cores.len())?;
     let admin = config.admin.map(admin::bind).transpose()?;
+    let socket = socket::bind(config.admin_socket.as_ref())?;
     let (access_log, writer) =
         config.access_log.as_ref().map(start_access_log).transpose()?.unzip();
 
@@ -105,21 +110,24 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let addresses: Vec<_> = groups.iter().map(|group| group.address).collect();
     let connections_max = descriptors::connections_max(&config, descriptors);
     let connections = connections_max.saturating_mul(config.cores.len());
-    let keeper = sources::Keeper::start(&config, &addresses, connections)?;
+    let keeper =
+        Arc::new(sources::Keeper::start(&config, &addresses, connections, events.clone())?);
     let status = Arc::new(Status::new(admin::Sources {
         started,
         descriptors,
         workers: config.cores.iter().map(|_| Arc::default()).collect(),
         kernel: keeper.kernel_counters(),
-        counts: Some(Arc::clone(keeper.counts())),
+        keeper: Some(Arc::clone(&keeper)),
         access_log_lines_lost: writer.as_ref().map(access_log::Writer::lines_lost),
     }));
     let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&status))).transpose()?;
 
+    let _socket = socket.map(|socket| socket.serve(Arc::clone(&keeper))).transpose()?;
+
     let drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
     let (reports, reported) = channel(REPORTS_MAX);
     let (stop_ledger, stopped) = oneshot::channel();
-    let ledger = tokio::spawn(offences::keep(reported, stopped));
+    let ledger = tokio::spawn(offences::keep(reported, stopped, Arc::clone(&keeper)));
     status.set_certificates(&config);
     warn(&config);
     let mut keys = tickets::Keys::new().map_err(Error::Tickets)?;
@@ -266,9 +274,11 @@ mod tests {
             limits: Default::default(),
             pages: Default::default(),
             admin,
+            admin_socket: None,
             access_log: None,
             xdp: None,
             sources: Default::default(),
+            bans: None,
             tls: Vec::new(),
             listeners: vec![crate::config::Listener {
                 address: listen,

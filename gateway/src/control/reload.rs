@@ -81,6 +81,7 @@ fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
         ("limits.connections", config.limits.connections == running.limits.connections),
         ("listeners (their addresses)", addresses(&config).eq(addresses(running))),
         ("admin", config.admin == running.admin),
+        ("admin.socket", config.admin_socket == running.admin_socket),
         ("access_log", config.access_log == running.access_log),
         ("xdp (interfaces, mode, required, table, object)", config.xdp == running.xdp),
         ("xdp.ipv4_prefix", config.sources.ipv4_prefix == running.sources.ipv4_prefix),

@@ -4,9 +4,13 @@
 #![expect(clippy::disallowed_types, reason = "what workers decide by is handed to their threads")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Error;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Error, Event};
+use crate::admission::bans::{self, Bans};
 use crate::admission::{Counts, Entry, Sources, lists, unix_now};
 use crate::config::Config;
 use crate::telemetry::prometheus::KernelCounter;
@@ -20,6 +24,24 @@ pub(super) struct Keeper {
     ports: Vec<u16>,
     /// What is allowed whatever is written.
     implied: Vec<Entry>,
+    /// What workers decide by.
+    pub(super) current: Mutex<Arc<Sources>>,
+    /// Bits of an IPv4 and of an IPv6 address that make a source.
+    pub(super) prefixes: (u8, u8),
+    pub(super) bans: Mutex<Bans>,
+    /// When offences become bans, if they do.
+    pub(super) banning: Mutex<Option<bans::Settings>>,
+    pub(super) bans_made: AtomicU64,
+    /// Bans that were only told of.
+    pub(super) bans_observed: AtomicU64,
+    /// Whether the loop has been told that the list must be made anew.
+    pub(super) list_changed: AtomicBool,
+    pub(super) events: UnboundedSender<Event>,
+}
+
+/// What is behind these locks is right after each single change.
+pub(super) fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Keeper {
@@ -29,6 +51,7 @@ impl Keeper {
         config: &Config,
         listeners: &[SocketAddr],
         connections: usize,
+        events: UnboundedSender<Event>,
     ) -> Result<Self, Error> {
         let ports: Vec<_> = listeners.iter().map(SocketAddr::port).collect();
         let implied = lists::implied();
@@ -43,13 +66,33 @@ impl Keeper {
             Some(kernel) => kernel.program().counts().map_err(|error| Error::Xdp(error.into()))?,
             None => Counts::new(&config.sources, connections).map_err(Error::Runtime)?,
         };
-        Ok(Self { kernel, counts: Arc::new(counts), ports, implied })
+        let counts = Arc::new(counts);
+        let settings = &config.sources;
+        Ok(Self {
+            kernel,
+            ports,
+            implied,
+            current: Mutex::new(Arc::new(Sources::new(settings, &[], Arc::clone(&counts)))),
+            prefixes: (settings.ipv4_prefix, settings.ipv6_prefix),
+            bans: Mutex::default(),
+            banning: Mutex::new(config.bans.clone()),
+            bans_made: AtomicU64::new(0),
+            bans_observed: AtomicU64::new(0),
+            list_changed: AtomicBool::new(false),
+            events,
+            counts,
+        })
     }
 
     /// The kernel program's packets, if there is one.
     pub fn kernel_counters(&self) -> Option<super::KernelCounters> {
         let kernel = Arc::clone(self.kernel.as_ref()?);
         Some(Box::new(move || counters(&kernel)))
+    }
+
+    /// The kernel program, if there is one.
+    pub fn kernel(&self) -> Option<&Xdp> {
+        self.kernel.as_deref()
     }
 
     /// The tables that workers count in.
@@ -62,6 +105,7 @@ impl Keeper {
     /// # Errors
     /// When the kernel does not take it.
     pub fn apply(&self, config: &Config) -> Result<Arc<Sources>, Error> {
+        self.list_changed.store(false, Relaxed);
         let live = lists::live(&self.list(config), unix_now());
         if let Some(kernel) = &self.kernel {
             let ports = ports(&self.ports, config);
@@ -71,7 +115,10 @@ impl Keeper {
                 .and_then(|()| program.set_list(&live))
                 .map_err(|error| Error::Xdp(error.into()))?;
         }
-        Ok(Arc::new(Sources::new(&config.sources, &live, Arc::clone(&self.counts))))
+        let sources = Arc::new(Sources::new(&config.sources, &live, Arc::clone(&self.counts)));
+        *locked(&self.current) = Arc::clone(&sources);
+        *locked(&self.banning) = config.bans.clone();
+        Ok(sources)
     }
 
     /// The Unix time at which the next entry of the list ends, if one does.
@@ -80,7 +127,9 @@ impl Keeper {
     }
 
     fn list(&self, config: &Config) -> Vec<Entry> {
-        self.implied.iter().chain(&config.sources.list).cloned().collect()
+        let mut list = self.banned_networks();
+        list.extend(self.implied.iter().chain(&config.sources.list).cloned());
+        list
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Gateway {
     pub keys: tickets::Keys,
     pub names: Names,
     pub prober: Prober,
-    pub keeper: Keeper,
+    pub keeper: Arc<Keeper>,
     /// When an entry of the list ends, and an event comes.
     pub list_ends: Option<u64>,
     /// Who is told which files to watch.
@@ -74,7 +74,14 @@ impl Gateway {
                 Event::FilesChanged => self.look(Change::Files),
                 Event::Found(found) => self.found(*found),
                 Event::Resolved { name, answer } => self.resolved(&name, answer),
-                Event::ListEnded => self.renew_list(),
+                Event::ListEnded => {
+                    // A timer may be of a configuration that is gone.
+                    if self.list_ends.is_some_and(|end| end <= unix_now()) {
+                        self.list_ends = None;
+                        self.renew_list();
+                    }
+                }
+                Event::ListChanged => self.renew_list(),
                 event => match lifecycle.on(event) {
                     Step::Wait => {}
                     Step::Serve => self.announce(),
@@ -181,13 +188,8 @@ impl Gateway {
         true
     }
 
-    /// Makes the list anew without the entries that have ended, unless what was waited for is of a
-    /// configuration that is gone.
+    /// Makes the list anew, with what is banned now and without the entries that have ended.
     fn renew_list(&mut self) {
-        match self.list_ends {
-            Some(end) if end <= unix_now() => self.list_ends = None,
-            _ => return,
-        }
         match self.keeper.apply(&self.running.config) {
             Ok(sources) => self.running.sources = sources,
             Err(error) => tracing::error!("the list cannot be renewed: {error}"),
@@ -296,11 +298,11 @@ mod tests {
                 descriptors: 1024,
                 workers: (0..workers).map(|_| Arc::default()).collect(),
                 kernel: None,
-                counts: None,
+                keeper: None,
                 access_log_lines_lost: None,
             }));
             let config = config("127.0.0.1:0".parse().unwrap(), None);
-            let keeper = Keeper::start(&config, &[], 64).unwrap();
+            let keeper = Arc::new(Keeper::start(&config, &[], 64, events.clone()).unwrap());
             let sources = keeper.apply(&config).unwrap();
             let (handles, inboxes) = (0..workers).map(|_| Handle::new().unwrap()).unzip();
             let gateway = Gateway {

@@ -47,8 +47,11 @@ pub struct Shared {
     pub upstreams: Vec<Rc<Upstream>>,
     /// Whether any of them wants to be told whose each connection is.
     pub announces: bool,
-    /// Tells control of a broken rule; false when it could not hear.
-    pub report: Box<dyn Fn(IpAddr, Offence) -> bool>,
+    /// Tells control of a broken rule, and whether packets come from that address; false when it could
+    /// not hear.
+    pub report: Box<dyn Fn(IpAddr, Offence, bool) -> bool>,
+    /// Whether answers of 4xx count as offences.
+    pub reports_client_errors: bool,
     /// Where requests are logged.
     pub access_log: Option<Rc<RefCell<AccessLog>>>,
 }
@@ -77,12 +80,26 @@ impl Shared {
             })
     }
 
-    /// Counts an error that is a client's offence, and tells control.
-    fn note_offence(&self, error: Error, client: SocketAddr) {
-        let Some(offence) = error.offence() else { return };
+    /// Counts an error that is a client's offence, and tells control. `socket` is where packets come
+    /// from.
+    fn note_offence(&self, error: Error, client: SocketAddr, socket: SocketAddr) {
+        if let Some(offence) = error.offence() {
+            self.note(offence, client, socket);
+        }
+    }
+
+    /// Takes down an answer that may be a client's offence.
+    fn note_status(&self, status: u16, client: SocketAddr, socket: SocketAddr) {
+        if self.reports_client_errors && (400..500).contains(&status) {
+            self.note(Offence::ClientError, client, socket);
+        }
+    }
+
+    fn note(&self, offence: Offence, client: SocketAddr, socket: SocketAddr) {
         let metrics = &self.resources.metrics;
         metrics.offence(offence);
-        if !(self.report)(client.ip().to_canonical(), offence) {
+        let client = client.ip().to_canonical();
+        if !(self.report)(client, offence, client == socket.ip().to_canonical()) {
             metrics.offences_unreported.add(1);
         }
     }

@@ -85,12 +85,14 @@ pub enum Denial {
     NoCertificate,
     /// The client has shown a certificate, but not one that is allowed here.
     OtherCertificate,
+    /// The client is banned.
+    Banned,
 }
 
 impl Denial {
     fn status(self) -> u16 {
         match self {
-            Self::NoCertificate | Self::OtherCertificate => 403,
+            Self::NoCertificate | Self::OtherCertificate | Self::Banned => 403,
         }
     }
 
@@ -98,6 +100,7 @@ impl Denial {
         match self {
             Self::NoCertificate => "no client certificate",
             Self::OtherCertificate => "client certificate not allowed here",
+            Self::Banned => "client is banned",
         }
     }
 }

@@ -128,11 +128,13 @@ pub enum Offence {
     Handshake,
     /// No client certificate where there has to be one, or one that is no good.
     Certificate,
+    /// An answer of 4xx, whatever it is for. Taken down only where it can lead to a ban.
+    ClientError,
 }
 
 impl Offence {
     /// Every offence with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 11] = [
+    pub const LABELS: [&'static str; 12] = [
         "malformed",
         "request_line_too_long",
         "head_too_large",
@@ -144,6 +146,7 @@ impl Offence {
         "proxy_header",
         "handshake",
         "certificate",
+        "client_error",
     ];
 }
 

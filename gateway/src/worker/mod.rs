@@ -28,6 +28,7 @@ use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines, Listener};
 use crate::policy::Policies;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Offence;
 use crate::telemetry::{access_log, metrics};
 use crate::tls::{Acceptor, Connector, Tickets};
 use crate::upstream::{self, Address, Upstream};
@@ -265,7 +266,12 @@ impl Lasting {
             upstreams,
             routes,
             access_log: self.access_log.clone(),
-            report: Box::new(move |client, offence| reports(Report { client, offence })),
+            report: Box::new(move |client, offence, direct| {
+                reports(Report { client, offence, direct })
+            }),
+            reports_client_errors: config.bans.as_ref().is_some_and(|bans| {
+                bans.weights.get(Offence::ClientError as usize).is_some_and(|weight| *weight > 0)
+            }),
             resources: Resources {
                 buffers,
                 request_heads: Kept::default(),

@@ -14,7 +14,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 48] = [
+pub const NAMES: [&str; 50] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -42,6 +42,8 @@ pub const NAMES: [&str; 48] = [
     "gateway_access_log_lines_dropped_total",
     "gateway_source_connections_refused_total",
     "gateway_source_connections_uncounted_total",
+    "gateway_bans_total",
+    "gateway_bans_held",
     "gateway_upstream_requests_total",
     "gateway_upstream_connections_total",
     "gateway_upstream_connections_idle",
@@ -82,6 +84,8 @@ pub struct Scrape<'a> {
     pub kernel: &'a [KernelCounter],
     /// Connections that the table of sources had no room to count.
     pub sources_uncounted: u64,
+    /// Bans made, bans only told of, and bans that hold now.
+    pub bans: (u64, u64, u64),
     /// Access log lines the output did not take.
     pub access_log_lines_lost: u64,
     /// When the process started.
@@ -294,6 +298,15 @@ fn sources(page: &mut Page, scrape: &Scrape<'_>) {
     let name = "gateway_source_connections_uncounted_total";
     page.family(name, Kind::Counter, "Connections that no room was left to count by source.");
     page.sample(name, &[], scrape.sources_uncounted);
+
+    let (made, observed, held) = scrape.bans;
+    let name = "gateway_bans_total";
+    page.family(name, Kind::Counter, "Bans, by offence or by hand; observed: only told of.");
+    page.sample(name, &[("verdict", "ban")], made);
+    page.sample(name, &[("verdict", "observe")], observed);
+    let name = "gateway_bans_held";
+    page.family(name, Kind::Gauge, "Bans that hold now.");
+    page.sample(name, &[], held);
 }
 
 /// Without a kernel program the metric is absent rather than zero: nothing was let pass.
@@ -350,6 +363,7 @@ mod tests {
             file_reloads: (0, 0),
             kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],
             sources_uncounted: 3,
+            bans: (4, 5, 6),
             access_log_lines_lost: 2,
             started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),
             open_fds: Some(12),
