@@ -32,6 +32,31 @@ pub const COUNTERS: &str = "COUNTERS";
 /// Read-only data: the one [`Constants`], set before loading.
 pub const CONSTANTS: &str = "CONSTANTS";
 
+/// What the maps that outlive a process look like. Whoever changes what is in them and not how large it
+/// is adds one to the first number.
+pub const LAYOUT: u32 = digest([
+    1,
+    size_of::<Settings>(),
+    size_of::<Line>(),
+    size_of::<Key4>(),
+    size_of::<Key6>(),
+    size_of::<Entry>(),
+    size_of::<Ban>(),
+    LIST_MAX as usize,
+    BANS_MAX as usize,
+]);
+
+/// FNV-1a over numbers.
+const fn digest<const N: usize>(numbers: [usize; N]) -> u32 {
+    let mut digest: u32 = 0x811c_9dc5;
+    let mut rest: &[usize] = &numbers;
+    while let [number, behind @ ..] = rest {
+        digest = (digest ^ *number as u32).wrapping_mul(0x0100_0193);
+        rest = behind;
+    }
+    digest
+}
+
 /// How many classes of limits there may be.
 pub const CLASSES_MAX: u32 = 64;
 /// Networks in one generation of a list; the tries hold two, see [`Settings::generation`].
@@ -56,6 +81,8 @@ pub struct Settings {
     /// Which generation of the list counts, 0 or 1. The other one is written meanwhile, so that one
     /// store swaps the whole list.
     pub generation: u64,
+    /// [`Constants::hash_key`], for the next process that finds the maps.
+    pub hash_key: [u64; 2],
 }
 
 /// Flag of [`Settings`]: drop what is on a deny list, do not only count it.
@@ -149,7 +176,7 @@ pub struct Constants {
 // No hidden padding: both sides copy these types byte by byte.
 const _: () = {
     assert!(size_of::<Line>() == 64 && size_of::<Line>() == WAYS * size_of::<u64>());
-    assert!(size_of::<Settings>() == 2 * size_of::<u64>());
+    assert!(size_of::<Settings>() == 4 * size_of::<u64>());
     assert!(size_of::<Class>() == size_of::<Limits>() + 2 * size_of::<u32>());
     assert!(size_of::<Key4>() == 8 && size_of::<Key6>() == 20);
     assert!(size_of::<Entry>() == 3 * size_of::<u64>());

@@ -67,7 +67,7 @@ impl Tables for Fixed {
         self.admission.expect("nothing may be taken from the allowance")
     }
     fn settings(&self) -> Settings {
-        Settings { flags: self.settings, generation: 0 }
+        Settings { flags: self.settings, ..Settings::default() }
     }
 }
 

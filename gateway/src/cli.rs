@@ -70,8 +70,32 @@ pub enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// The kernel program.
+    #[command(subcommand)]
+    Xdp(XdpCommand),
     /// Print the version.
     Version,
+}
+
+/// What about the kernel program.
+#[derive(Debug, Subcommand)]
+pub enum XdpCommand {
+    /// Say where it runs and what it has decided.
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Remove what a gateway has left in the kernel (xdp.on_exit = "keep"): from then on nothing is
+    /// limited and nobody is banned. One that runs keeps its own until it ends.
+    Detach {
+        /// Where it is kept, as in xdp.pin
+        #[arg(long, value_name = "FOLDER", default_value = xdp::PIN_FOLDER)]
+        pin: PathBuf,
+    },
 }
 
 /// Which running gateway is asked.

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use std::{fs, io};
 
 use clap::Parser;
-use gateway::cli::{Cli, Command, Remote};
+use gateway::cli::{Cli, Command, Remote, XdpCommand};
 use gateway::config::{self, Overrides};
 use gateway::explain::{Question, explain};
-use gateway::{control, remote, telemetry};
+use gateway::{control, remote, telemetry, xdp};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command().unwrap_or_else(|error| error.exit());
@@ -62,6 +62,14 @@ fn execute(command: Command) -> Result<(), u8> {
                     .and_then(|text| remote::import(&socket, &text)),
             };
             print!("{}", said.map_err(|error| fail(1, error))?);
+        }
+        Command::Xdp(XdpCommand::Status { json, remote: Remote { socket } }) => {
+            print!("{}", remote::xdp_status(&socket, json).map_err(|error| fail(1, error))?);
+        }
+        Command::Xdp(XdpCommand::Detach { pin }) => {
+            let links = xdp::detach(&pin)
+                .map_err(|error| fail(1, format!("{}: {error}", pin.display())))?;
+            println!("{}: removed, with the program on {links} interfaces", pin.display());
         }
         Command::Version => println!("gateway {}", env!("CARGO_PKG_VERSION")),
     }

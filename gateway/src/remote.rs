@@ -85,6 +85,48 @@ pub fn bans(socket: &Path, as_json: bool) -> Result<String, String> {
     Ok(text)
 }
 
+/// What the kernel program is about, for people or as JSON.
+///
+/// # Errors
+/// Why the gateway cannot be asked.
+pub fn xdp_status(socket: &Path, as_json: bool) -> Result<String, String> {
+    let status = ask(socket, "GET", "/xdp", &Value::Null)?;
+    if as_json {
+        return serde_json::to_string_pretty(&status)
+            .map(|text| text + "\n")
+            .map_err(|error| error.to_string());
+    }
+    let list = |key: &str| status.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let word = |value: &Value, key: &str| {
+        value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let interfaces = list("interfaces");
+    if interfaces.is_empty() {
+        return Ok("no kernel program: lists, bans and connections_max are kept at accept\n".into());
+    }
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    for interface in &interfaces {
+        let _ = writeln!(text, "{}: {} mode", word(interface, "name"), word(interface, "mode"));
+    }
+    let _ = writeln!(text, "{:<10}{:<22}{:>14}", "verdict", "reason", "packets");
+    for counter in list("packets").iter().filter(|counter| number(counter, "packets") > 0) {
+        let (verdict, reason) = (word(counter, "verdict"), word(counter, "reason"));
+        let _ = writeln!(text, "{verdict:<10}{reason:<22}{:>14}", number(counter, "packets"));
+    }
+    let (networks, bans) = (number(&status, "networks"), number(&status, "bans"));
+    let _ = writeln!(text, "{networks} networks on lists, {bans} bans");
+    let hits = list("hits");
+    if !hits.is_empty() {
+        let _ = writeln!(text, "{:<43}{:>14}", "most hit", "packets");
+    }
+    for entry in hits {
+        let _ = writeln!(text, "{:<43}{:>14}", word(&entry, "network"), number(&entry, "packets"));
+    }
+    Ok(text)
+}
+
 /// A line for each network.
 fn done(results: &Value, verb: &str) -> Result<String, String> {
     let (mut done, mut failed) = (String::new(), String::new());

@@ -125,7 +125,7 @@ impl Host {
                 connections_max: class.connections_max,
                 flags: rate,
             },
-            settings: abi::Settings { flags: list | enforced | deny, generation: 0 },
+            settings: abi::Settings { flags: list | enforced | deny, ..abi::Settings::default() },
             lines: RefCell::default(),
         }
     }

@@ -15,6 +15,7 @@ mod attach;
 mod bans;
 mod connections;
 mod frames;
+mod kept;
 mod limiter;
 mod lists;
 mod logs;
@@ -87,6 +88,7 @@ fn settings(burst: u32, enforce: bool) -> Setup {
             mode: Mode::Native,
             required: true,
             table_bytes: 1 << 20,
+            keep: None,
             object: None,
         },
         sources: admission::Settings {

@@ -45,9 +45,18 @@ impl<'a> Served<'a> {
         Self::start_in(inside, folder, config)
     }
 
+    /// Ends it without giving it a chance to tidy up; its folder stays.
+    pub fn kill(mut self) -> Ended<'a> {
+        self.process.kill().expect("SIGKILL");
+        self.process.wait().expect("wait");
+        Ended { inside: self.inside, folder: std::mem::take(&mut self.folder) }
+    }
+
     fn start_in(inside: &'a Namespace, folder: PathBuf, config: &str) -> Self {
-        for interface in [INTERFACE, "lo"] {
-            wait_until_clean(inside, interface);
+        if !config.contains("keep") {
+            for interface in [INTERFACE, "lo"] {
+                wait_until_clean(inside, interface);
+            }
         }
         // The ring of a process that was killed keeps its sockets for a moment.
         inside.run(|| {
@@ -146,6 +155,19 @@ impl<'a> Served<'a> {
 fn write(folder: &std::path::Path, config: &str) {
     let config = format!("{COMMON}{config}").replace("FOLDER", &folder.display().to_string());
     fs::write(folder.join("gateway.toml"), config).expect("a file");
+}
+
+/// What is left of a gateway.
+pub struct Ended<'a> {
+    inside: &'a Namespace,
+    folder: PathBuf,
+}
+
+impl<'a> Ended<'a> {
+    /// Starts another one in its place.
+    pub fn restart(self, config: &str) -> Served<'a> {
+        Served::start_in(self.inside, self.folder, config)
+    }
 }
 
 impl Drop for Served<'_> {

@@ -25,6 +25,12 @@ const LINES: std::ops::RangeInclusive<usize> = 1 << 10..=1 << 15;
 /// Who a packet counts as: an address cut to its prefix, in the words of [`hash::source`].
 pub type Source = [u64; 2];
 
+/// The first address of a source.
+pub fn address_of([high, low]: Source) -> IpAddr {
+    let octets: u128 = u128::from(low) << 64 | u128::from(high);
+    IpAddr::from(octets.to_le_bytes()).to_canonical()
+}
+
 /// The tables of all workers together. They outlive configurations.
 #[derive(Debug)]
 pub struct Counts {
@@ -168,6 +174,17 @@ mod tests {
     #[test]
     fn keys_differ() {
         assert_ne!(random_key().unwrap(), random_key().unwrap());
+    }
+
+    #[test]
+    fn a_source_is_its_first_address() {
+        let counts = Counts::new(&Settings::default(), 0).unwrap();
+        for (address, first) in
+            [("192.0.2.9", "192.0.2.9"), ("2001:db8:1:2:3::4", "2001:db8:1:2::")]
+        {
+            let source = counts.source(address.parse().unwrap());
+            assert_eq!(address_of(source), first.parse::<IpAddr>().unwrap());
+        }
     }
 
     #[test]

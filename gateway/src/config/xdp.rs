@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::check::MODES;
 use super::values::interface;
@@ -11,7 +11,7 @@ use crate::admission::{Class, Entry, Settings, Treatment};
 use crate::document::section::Section;
 use crate::document::units::{bytes, rate};
 use crate::document::value::Kind;
-use crate::document::values::{boolean, check_name, integer, once, path, text};
+use crate::document::values::{boolean, check_name, integer, once, path, text, word};
 use crate::xdp;
 
 const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-interface";
@@ -48,7 +48,7 @@ pub(super) fn read(root: &mut Section<'_>) -> (Option<xdp::Settings>, Settings) 
             interfaces: table.list("interfaces", INTERFACES_HINT, |kind| {
                 once(&mut seen, interface(kind)?, kind)
             }),
-            mode: table.value("mode", xdp::Mode::Native, crate::document::values::word(&MODES)),
+            mode: table.value("mode", xdp::Mode::Native, word(&MODES)),
             required: table.value("required", false, boolean),
             table_bytes: table.value("table", 8 << 20, |kind| {
                 let bytes: u64 = bytes(TABLE_BYTES)(kind)?;
@@ -57,10 +57,17 @@ pub(super) fn read(root: &mut Section<'_>) -> (Option<xdp::Settings>, Settings) 
                     false => Err("must be a power of two, as in \"8MiB\"".to_owned()),
                 }
             }),
+            keep: keep(table),
             object: table.optional("object", path),
         };
         (Some(settings), sources(table))
     })
+}
+
+/// Where the program outlives the gateway, if it does.
+fn keep(table: &mut Section<'_>) -> Option<PathBuf> {
+    let folder = table.value("pin", PathBuf::from(xdp::PIN_FOLDER), path);
+    table.value("on_exit", false, word(&[("detach", false), ("keep", true)])).then_some(folder)
 }
 
 fn sources(table: &mut Section<'_>) -> Settings {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::Event;
 use super::sources::{Keeper, locked};
 use crate::admission::bans::Ban;
-use crate::admission::{Entry, Treatment, unix_now};
+use crate::admission::{Entry, Treatment, address_of, unix_now};
 use crate::telemetry::metrics::Offence;
 use crate::worker::mailbox::Report;
 use crate::xdp;
@@ -81,6 +81,34 @@ impl Keeper {
         let was_banned = ended.as_ref().is_some_and(|ban| ban.until > unix_now());
         self.give_up(ended);
         was_banned
+    }
+
+    /// Takes over the bans that the kernel has kept from another process.
+    pub fn adopt(&self) {
+        let kept = self.kernel().map(|kernel| kernel.program().bans()).transpose();
+        let kept = kept.unwrap_or_else(|error| {
+            tracing::warn!("xdp: {error}");
+            None
+        });
+        let now = unix_now();
+        let mut bans = locked(&self.bans);
+        for (source, kept) in kept.into_iter().flatten().filter(|(_, ban)| ban.until > now) {
+            let label = kept.reason.checked_sub(1).and_then(|at| Offence::LABELS.get(at as usize));
+            let network = self.source_of(IpNet::from(address_of(source)));
+            let reason = label.map_or("by hand", |label| *label).to_owned();
+            let (until, level) = (kept.until, kept.level);
+            let _ = bans.insert(Ban { network, until, level, reason, in_kernel: true });
+            self.counts().ban(source, until);
+        }
+        let networks = self.kernel().map(xdp::Xdp::kept_networks).unwrap_or_default();
+        for (network, until) in networks {
+            let (network, until, reason) = (*network, *until, "by hand".to_owned());
+            let _ = bans.insert(Ban { network, until, level: 0, reason, in_kernel: true });
+        }
+        match bans.held(now).len() {
+            0 => {}
+            adopted => tracing::info!("xdp: {adopted} bans go on"),
+        }
     }
 
     /// Bans that hold, each with the connections it has cost in the kernel.

@@ -112,6 +112,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let connections = connections_max.saturating_mul(config.cores.len());
     let keeper =
         Arc::new(sources::Keeper::start(&config, &addresses, connections, events.clone())?);
+    keeper.adopt();
     let status = Arc::new(Status::new(admin::Sources {
         started,
         descriptors,

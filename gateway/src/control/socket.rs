@@ -27,6 +27,7 @@ use crate::admission::bans::Ban;
 use crate::admission::unix_now;
 use crate::config::AdminSocket;
 use crate::document::values::network_of;
+use crate::xdp::Attachment;
 
 /// Bytes of a request: as many bans as there may be, with their reasons.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -86,6 +87,7 @@ impl Socket {
         let router = Router::new()
             .route("/bans", get(bans).post(ban))
             .route("/unban", post(unban))
+            .route("/xdp", get(xdp_status))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(keeper);
         tokio::spawn(accept(listener, router));
@@ -159,6 +161,46 @@ async fn unban(State(keeper): State<Arc<Keeper>>, body: String) -> Response {
         tracing::info!("no longer banned: {network}");
         Ok(json!({ "network": network.to_string() }))
     })
+}
+
+/// Networks told of, those with the most hits.
+const HITS_MAX: usize = 20;
+
+async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
+    let Some(kernel) = keeper.kernel() else {
+        return as_json(&json!({ "interfaces": [] })).into_response();
+    };
+    let program = kernel.program();
+    let (counters, hits) = match (program.counters(), program.list_hits()) {
+        (Ok(counters), Ok(hits)) => (counters, hits),
+        (Err(error), _) | (_, Err(error)) => {
+            let wrong = json!({ "error": error.to_string() });
+            return (StatusCode::INTERNAL_SERVER_ERROR, as_json(&wrong)).into_response();
+        }
+    };
+    let interfaces = kernel.attachments().iter().map(|attachment| {
+        let Attachment { interface, hook, frags } = attachment;
+        json!({ "name": interface, "mode": hook.to_string(), "frags": frags })
+    });
+    let packets = counters.into_iter().map(|count| {
+        let (verdict, reason) = (count.verdict.action.label(), count.verdict.reason.label());
+        json!({ "verdict": verdict, "reason": reason, "packets": count.packets })
+    });
+    let networks = hits.len();
+    let mut hits: Vec<_> = hits.into_iter().filter(|(_, hits)| *hits > 0).collect();
+    hits.sort_by_key(|(network, hits)| (std::cmp::Reverse(*hits), *network));
+    hits.truncate(HITS_MAX);
+    let hits = hits
+        .into_iter()
+        .map(|(network, packets)| json!({ "network": network.to_string(), "packets": packets }));
+    as_json(&json!({
+        "interfaces": interfaces.collect::<Value>(),
+        "packets": packets.collect::<Value>(),
+        "networks": networks,
+        "hits": hits.collect::<Value>(),
+        "bans": keeper.ban_counts().2,
+    }))
+    .into_response()
 }
 
 /// Does something about each element of an array, and tells what came of it: one by one, so that one

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Error, Event};
 use crate::admission::bans::{self, Bans};
-use crate::admission::{Counts, Entry, Sources, lists, unix_now};
+use crate::admission::{Counts, Entry, Settings, Sources, lists, unix_now};
 use crate::config::Config;
 use crate::telemetry::prometheus::KernelCounter;
 use crate::xdp::{self, Xdp};
@@ -59,7 +59,11 @@ impl Keeper {
             tracing::debug!("never limited or banned: {} ({})", entry.network, entry.origin);
         }
         let kernel = match &config.xdp {
-            Some(settings) => attach(settings, config, &ports, connections)?,
+            Some(settings) => {
+                let mut sources = config.sources.clone();
+                sources.list.extend(implied.iter().cloned());
+                attach(settings, config, &sources, &ports, connections)?
+            }
             None => None,
         };
         let counts = match &kernel {
@@ -141,10 +145,11 @@ fn ports(ports: &[u16], config: &Config) -> Vec<(u16, u8)> {
 fn attach(
     settings: &xdp::Settings,
     config: &Config,
+    sources: &Settings,
     listeners: &[u16],
     connections: usize,
 ) -> Result<Option<Arc<Xdp>>, Error> {
-    match Xdp::attach(settings, &config.sources, &ports(listeners, config), connections) {
+    match Xdp::attach(settings, sources, &ports(listeners, config), connections) {
         Ok(xdp) => {
             announce(&xdp, config);
             Ok(Some(xdp))

@@ -10,7 +10,7 @@ use aya::Ebpf;
 use aya::maps::{self, Array, Map, MapData, MapError, PerCpuArray};
 use gateway_ebpf::abi;
 use gateway_ebpf::bucket::Limits;
-use gateway_ebpf::verdict::Verdict;
+use gateway_ebpf::verdict::{Treatment, Verdict};
 use ipnet::IpNet;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -65,6 +65,11 @@ impl Maps {
         })
     }
 
+    /// Writes down what the maps are keyed with.
+    pub fn set_hash_key(&self, hash_key: [u64; 2]) -> Result<(), MapError> {
+        locked(&self.switches).set(|value| value.hash_key = hash_key)
+    }
+
     /// The table of open connections.
     pub fn open(&self) -> BorrowedFd<'_> {
         self.open.fd().as_fd()
@@ -117,6 +122,18 @@ impl Maps {
             (u64::from(key) == generation).then_some((network, entry.hits))
         };
         Ok(list.read()?.into_iter().filter_map(of_now).collect())
+    }
+
+    /// Networks wider than a source that are banned, and until when.
+    pub fn banned_networks(&self) -> Result<Vec<(IpNet, u64)>, MapError> {
+        let generation = locked(&self.switches).value.generation;
+        let list = locked(&self.list);
+        let banned = |(key, network, entry): (u8, IpNet, abi::Entry)| {
+            let is_ban = entry.treatment == Treatment::Ban.code();
+            (u64::from(key) == generation && is_ban)
+                .then(|| (network, unix_of_monotonic(entry.until)))
+        };
+        Ok(list.read()?.into_iter().filter_map(banned).collect())
     }
 
     /// Bans a source, or changes its ban.

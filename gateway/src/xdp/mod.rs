@@ -2,13 +2,15 @@
 //! source before the kernel spends anything on them. What it decides is in `gateway_ebpf`.
 //!
 //! Only control uses this module. Everything the kernel holds for us hangs on file descriptors: when
-//! the process ends, however it ends, the interfaces are as they were.
+//! the process ends, however it ends, the interfaces are as they were. Unless it is to be kept: then
+//! links and maps are pinned ([`pins`]), and the next gateway takes them over without a gap.
 
 mod error;
 mod hook;
 mod list;
 mod log;
 mod maps;
+mod pins;
 mod program;
 
 use std::fmt;
@@ -17,9 +19,12 @@ use std::path::PathBuf;
 pub use error::Error;
 pub use hook::{Occupant, occupant};
 pub use log::Logs;
+pub use pins::detach;
 pub use program::{Ban, Count, Program};
 
-use crate::admission;
+use ipnet::IpNet;
+
+use crate::admission::{self, Entry, Treatment};
 
 /// Where in the network stack the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +48,15 @@ pub struct Settings {
     pub required: bool,
     /// Bytes of the limiter's table: a power of two.
     pub table_bytes: u64,
+    /// A folder in a bpffs where the program and what it knows of sources outlive the process; `None`
+    /// for nothing to do so.
+    pub keep: Option<PathBuf>,
     /// A BPF object to load in place of the embedded one.
     pub object: Option<PathBuf>,
 }
+
+/// Where links and maps are pinned unless another place is named.
+pub const PIN_FOLDER: &str = "/sys/fs/bpf/gateway";
 
 /// Where the program really runs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +92,7 @@ pub struct Attachment {
 pub struct Xdp {
     program: Program,
     attachments: Vec<Attachment>,
+    kept: Vec<(IpNet, u64)>,
 }
 
 impl Xdp {
@@ -96,18 +108,36 @@ impl Xdp {
         connections: usize,
     ) -> Result<Self, Error> {
         let mut program = Program::load(settings, sources, ports, connections)?;
-        program.set_list(&admission::lists::live(&sources.list, admission::unix_now()))?;
+        let now = admission::unix_now();
+        let kept: Vec<_> =
+            program.banned_networks()?.into_iter().filter(|(_, until)| *until > now).collect();
+        let banned = kept.iter().map(|(network, until)| Entry {
+            network: *network,
+            treatment: Treatment::Ban,
+            until: Some(*until),
+            comment: String::new(),
+            origin: String::new(),
+        });
+        let list: Vec<_> = banned.chain(sources.list.iter().cloned()).collect();
+        program.set_list(&admission::lists::live(&list, now))?;
         let attachments = settings
             .interfaces
             .iter()
             .map(|interface| attach(&mut program, interface, settings.mode))
             .collect::<Result<_, _>>()?;
-        Ok(Self { program, attachments })
+        program.remove_other_pins();
+        Ok(Self { program, attachments, kept })
     }
 
     /// Where the program runs, in the order of [`Settings::interfaces`].
     pub fn attachments(&self) -> &[Attachment] {
         &self.attachments
+    }
+
+    /// Networks wider than a source that another process has banned and this one goes on with, each
+    /// with the Unix time at which that ends.
+    pub fn kept_networks(&self) -> &[(IpNet, u64)] {
+        &self.kept
     }
 
     /// The program itself.
@@ -156,6 +186,7 @@ fn attach(program: &mut Program, interface: &str, mode: Mode) -> Result<Attachme
     match mode {
         Mode::Native => program.attach(interface, Hook::Native),
         Mode::Generic => program.attach(interface, Hook::Generic),
+        // Where one of ours is kept, it stays where it is.
         Mode::Auto => match program.attach(interface, Hook::Native) {
             Err(Error::Refused { hook: Hook::Native, cause, .. }) => {
                 tracing::warn!(

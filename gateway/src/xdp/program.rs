@@ -1,8 +1,11 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
 use std::collections::HashMap;
-use std::{fmt, io};
+use std::path::Path;
+use std::{fmt, fs, io};
 
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::XdpLink;
 use aya::programs::{self, ProgramError, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use gateway_ebpf::abi::{self, Constants};
@@ -12,6 +15,7 @@ use rustix::io::Errno;
 
 use super::error::{self, Error};
 use super::maps::Maps;
+use super::pins::{MAPS, Pins};
 use super::{Attachment, Hook, Logs, Settings, hook, log};
 use crate::admission::{self, Counts, Source};
 
@@ -42,11 +46,12 @@ pub struct Ban {
 }
 
 /// The program, loaded. What it is attached to it leaves when it is dropped, and also when the
-/// process is killed.
+/// process is killed, unless it is to be kept.
 pub struct Program {
     ebpf: Ebpf,
     maps: Maps,
     constants: Constants,
+    pins: Option<Pins>,
     logs: Option<Logs>,
 }
 
@@ -72,7 +77,11 @@ impl Program {
         let lines = table_lines(settings.table_bytes);
         let constants = admission::constants(sources, connections)
             .map_err(|error| Error::io("get random bytes", error))?;
-        let constants = Constants { line_mask: u64::from(lines - 1), ..constants };
+        let layout = format!("{lines}-{}-{}", sources.ipv4_prefix, sources.ipv6_prefix);
+        let pins = settings.keep.as_deref().map(|folder| Pins::new(folder, &layout)).transpose()?;
+        let kept_key = pins.as_ref().and_then(Pins::hash_key);
+        let hash_key = kept_key.unwrap_or(constants.hash_key);
+        let constants = Constants { hash_key, line_mask: u64::from(lines - 1), ..constants };
         let log_level = if log::wanted() { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
@@ -80,6 +89,11 @@ impl Program {
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries(abi::LIMITS, lines)
             .map_max_entries(abi::OPEN, constants.open_mask as u32 + 1);
+        for (name, pins) in MAPS.into_iter().zip(std::iter::repeat(pins.as_ref())) {
+            if let Some(pins) = pins {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
         let loaded = match &settings.object {
             Some(path) => loader.load_file(path),
             None => loader.load(EMBEDDED),
@@ -88,7 +102,8 @@ impl Program {
             loaded.map_err(|error| Error::from_object(error, settings.object.clone()))?;
 
         let maps = Maps::take(&mut ebpf).map_err(|error| Error::io("open the maps", error))?;
-        let mut program = Self { ebpf, maps, constants, logs: None };
+        maps.set_hash_key(hash_key).map_err(|error| Error::io("write the key", error))?;
+        let mut program = Self { ebpf, maps, constants, pins, logs: None };
         program.configure(sources, ports)?;
         program.load_entry_points()?;
         if log_level > 0 {
@@ -152,6 +167,14 @@ impl Program {
         self.maps.bans().map_err(|error| Error::io("read the bans", error))
     }
 
+    /// Networks wider than a source that are banned, each with the Unix time at which that ends.
+    ///
+    /// # Errors
+    /// When the kernel does not let the list be read.
+    pub fn banned_networks(&self) -> Result<Vec<(IpNet, u64)>, Error> {
+        self.maps.banned_networks().map_err(|error| Error::io("read the list", error))
+    }
+
     /// The tables that workers count in and the program reads.
     ///
     /// # Errors
@@ -191,13 +214,14 @@ impl Program {
         let refused =
             |cause: String| Error::Refused { interface: interface.to_owned(), hook, cause };
         let mut last = None;
+        let pins = self.pins.clone();
         for (name, frags) in [(abi::PROGRAM_FRAGS, true), (abi::PROGRAM, false)] {
             let program = self.entry_point_mut(name)?;
             if program.fd().is_err() {
                 continue;
             }
-            match attach_link(program, interface, hook) {
-                Ok(()) => return Ok(Attachment { interface: interface.to_owned(), hook, frags }),
+            match attach_link(program, interface, hook, pins.as_ref()) {
+                Ok(hook) => return Ok(Attachment { interface: interface.to_owned(), hook, frags }),
                 Err(ProgramError::UnknownInterface { name }) => {
                     return Err(Error::UnknownInterface { interface: name });
                 }
@@ -209,6 +233,13 @@ impl Program {
             }
         }
         Err(refused(last.unwrap_or_else(|| "no entry point could be loaded".to_owned())))
+    }
+
+    /// Removes pinned maps that no program reads any more.
+    pub(super) fn remove_other_pins(&self) {
+        if let Some(pins) = &self.pins {
+            pins.remove_others();
+        }
     }
 
     /// Packets by verdict.
@@ -224,15 +255,27 @@ impl Program {
     }
 }
 
-/// Attaches by a link, which ends with the process.
+/// Attaches by a link, which ends with the process unless it is pinned; one that is pinned already gets
+/// the program in the place of its own. Where it runs then.
 fn attach_link(
     program: &mut programs::Xdp,
     interface: &str,
     hook: Hook,
-) -> Result<(), ProgramError> {
+    pins: Option<&Pins>,
+) -> Result<Hook, ProgramError> {
     // aya would panic.
     if interface.contains('\0') {
         return Err(ProgramError::UnknownInterface { name: interface.to_owned() });
+    }
+    let pin = match pins {
+        Some(pins) => Some(pins.link(hook::index_of(interface)?)),
+        None => None,
+    };
+    if let Some(pin) = &pin
+        && replace(program, pin)
+    {
+        let occupant = hook::occupant(interface).ok().flatten();
+        return Ok(occupant.and_then(|occupant| occupant.hook).unwrap_or(hook));
     }
     let mode = match hook {
         Hook::Native => XdpMode::Driver,
@@ -241,11 +284,31 @@ fn attach_link(
     let link = program.attach(interface, mode)?;
     // Where the kernel answers EINVAL, aya 0.14 tries again by netlink. What is attached so outlives
     // a killed process. Only the name of the link's id tells the two apart.
-    if format!("{link:?}").contains("FdLinkId") {
-        return Ok(());
+    if !format!("{link:?}").contains("FdLinkId") {
+        program.detach(link)?;
+        return Err(ProgramError::IOError(io::Error::other("the kernel makes no link for it")));
     }
-    program.detach(link)?;
-    Err(ProgramError::IOError(io::Error::other("the kernel makes no link for it")))
+    if let Some(pin) = pin {
+        let link = program.take_link(link)?;
+        let failed = |error: &dyn std::error::Error| {
+            ProgramError::IOError(io::Error::other(format!("{}: {error}", pin.display())))
+        };
+        let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
+        link.pin(&pin).map_err(|error| failed(&error))?;
+    }
+    Ok(hook)
+}
+
+/// Puts the program into a pinned link, in one step for packets. False where there is none, or one
+/// whose interface is gone, which is then removed.
+fn replace(program: &mut programs::Xdp, pin: &Path) -> bool {
+    let Ok(kept) = PinnedLink::from_pin(pin) else { return false };
+    let replaced = XdpLink::try_from(FdLink::from(kept))
+        .is_ok_and(|link| program.attach_to_link(link).is_ok());
+    if !replaced {
+        let _ = fs::remove_file(pin);
+    }
+    replaced
 }
 
 fn busy(interface: &str) -> Error {
