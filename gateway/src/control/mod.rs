@@ -14,6 +14,7 @@ mod files;
 mod lifecycle;
 mod listen;
 mod offences;
+mod privileges;
 mod prober;
 pub mod reload;
 mod resolver;
@@ -113,6 +114,9 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let keeper =
         Arc::new(sources::Keeper::start(&config, &addresses, connections, events.clone())?);
     keeper.adopt();
+    if keeper.kernel().is_some() {
+        privileges::give_up();
+    }
     let status = Arc::new(Status::new(admin::Sources {
         started,
         descriptors,

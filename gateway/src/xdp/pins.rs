@@ -67,7 +67,7 @@ impl Pins {
         let removed = names(&self.root).and_then(|names| {
             let others = names.into_iter().map(|name| self.root.join(name));
             let others = others.filter(|path| path.is_dir() && *path != self.maps);
-            others.into_iter().try_for_each(|folder| fs::remove_dir_all(folder))
+            others.into_iter().try_for_each(fs::remove_dir_all)
         });
         if let Err(error) = removed {
             tracing::warn!("xdp: {}: {error}", self.root.display());
