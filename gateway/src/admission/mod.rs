@@ -2,8 +2,8 @@
 //! kernel program decides by the same before userspace sees anything ([`crate::xdp`]); here it is
 //! decided at accept, for connections that came in past it, and where it is not loaded.
 //!
-//! [`bans`] says who is to be banned, [`lists`] is what a person wrote, [`networks`] finds the longest network an address is in,
-//! [`banned`] knows who is banned, and [`Sources`] is what a worker asks.
+//! [`bans`] says who is to be banned, [`lists`] is what a person wrote, `networks` finds the longest network an address is in,
+//! `banned` knows who is banned, and [`Sources`] is what a worker asks.
 
 #![expect(clippy::disallowed_types, reason = "sources are counted for all workers together")]
 

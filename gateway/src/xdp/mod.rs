@@ -3,7 +3,7 @@
 //!
 //! Only control uses this module. Everything the kernel holds for us hangs on file descriptors: when
 //! the process ends, however it ends, the interfaces are as they were. Unless it is to be kept: then
-//! links and maps are pinned ([`pins`]), and the next gateway takes them over without a gap.
+//! links and maps are pinned (`pins.rs`), and the next gateway takes them over without a gap.
 
 mod error;
 mod hook;
