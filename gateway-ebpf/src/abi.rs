@@ -9,8 +9,20 @@ pub const PROGRAM_FRAGS: &str = "gateway_frags";
 /// The entry point for drivers and kernels that do not.
 pub const PROGRAM: &str = "gateway";
 
-/// Map: TCP port → 1 when it is one of the gateway's. An array of 65,536 `u8`.
+/// Map: TCP port → 0, or one more than the class of the listener there. An array of 65,536 `u8`.
 pub const PORTS: &str = "PORTS";
+/// Map: an array of [`Class`], [`CLASSES_MAX`] long, changeable while the program runs.
+pub const CLASSES: &str = "CLASSES";
+/// Map: IPv4 network → [`Entry`], for two generations of the list. A trie with [`Key4`].
+pub const LIST4: &str = "LIST4";
+/// Map: the same for IPv6, with [`Key6`].
+pub const LIST6: &str = "LIST6";
+/// Map: source → [`Ban`]. A hash map with the words of [`crate::hash::source`] for keys, which only
+/// userspace adds to, so that no flood of packets can push a ban out.
+pub const BANS: &str = "BANS";
+/// Map: an array of [`Line`], a power of two long, that userspace counts open connections in. See
+/// [`crate::open`].
+pub const OPEN: &str = "OPEN";
 /// Map: the one [`Settings`], changeable while the program runs.
 pub const SETTINGS: &str = "SETTINGS";
 /// Map: an array of [`Line`], a power of two long; its length is set before loading.
@@ -20,6 +32,41 @@ pub const COUNTERS: &str = "COUNTERS";
 /// Read-only data: the one [`Constants`], set before loading.
 pub const CONSTANTS: &str = "CONSTANTS";
 
+/// What the maps that outlive a process look like. Whoever changes what is in them and not how large it
+/// is adds one to the first number.
+pub const LAYOUT: u32 = digest([
+    1,
+    size_of::<Settings>(),
+    size_of::<Line>(),
+    size_of::<Key4>(),
+    size_of::<Key6>(),
+    size_of::<Entry>(),
+    size_of::<Ban>(),
+    LIST_MAX as usize,
+    BANS_MAX as usize,
+]);
+
+/// FNV-1a over numbers.
+const fn digest<const N: usize>(numbers: [usize; N]) -> u32 {
+    let mut digest: u32 = 0x811c_9dc5;
+    let mut rest: &[usize] = &numbers;
+    while let [number, behind @ ..] = rest {
+        digest = (digest ^ *number as u32).wrapping_mul(0x0100_0193);
+        rest = behind;
+    }
+    digest
+}
+
+/// How many classes of limits there may be.
+pub const CLASSES_MAX: u32 = 64;
+/// Networks in one generation of a list; the tries hold two, see [`Settings::generation`].
+pub const LIST_MAX: u32 = 100_000 + LIST_IMPLIED_MAX;
+/// How many of them nobody has written into a list: what is allowed always, trusted proxies, and
+/// networks that are banned.
+pub const LIST_IMPLIED_MAX: u32 = 4096;
+/// Sources banned at once.
+pub const BANS_MAX: u32 = 1 << 16;
+
 /// One cache line of the limiter's table: the sources that share a set.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +74,87 @@ pub struct Line(pub [u64; WAYS]);
 
 /// What may change while the program runs.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// `ENFORCE_…` and `HAS_…`.
+    pub flags: u64,
+    /// Which generation of the list counts, 0 or 1. The other one is written meanwhile, so that one
+    /// store swaps the whole list.
+    pub generation: u64,
+    /// [`Constants::hash_key`], for the next process that finds the maps.
+    pub hash_key: [u64; 2],
+}
+
+/// Flag of [`Settings`]: drop what is on a deny list, do not only count it.
+pub const ENFORCE_DENY: u64 = 1;
+/// Flag of [`Settings`]: drop fragments that were made to get past the limits.
+pub const ENFORCE_FRAGMENTS: u64 = 2;
+/// Flag of [`Settings`]: the list is not empty.
+pub const HAS_LIST: u64 = 4;
+/// Flag of [`Settings`]: somebody may be banned.
+pub const HAS_BANS: u64 = 8;
+
+/// The limits of one class of sources. The first is that of all who belong to no other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
     /// How fast one source may open connections.
     pub limits: Limits,
-    /// Not 0: drop. 0: only count what would be dropped.
-    pub enforce: u64,
+    /// How many it may have open; 0 for no limit.
+    pub connections_max: u32,
+    /// `ENFORCE_…` of this struct.
+    pub flags: u32,
+}
+
+/// Flag of [`Class`]: drop what is above [`Class::limits`].
+pub const ENFORCE_RATE: u32 = 1;
+/// Flag of [`Class`]: drop what is above [`Class::connections_max`].
+pub const ENFORCE_CONNECTIONS: u32 = 2;
+
+/// A network of IPv4 in a trie. `generation` counts as 32 bits of its prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key4 {
+    /// [`Settings::generation`], in the first byte.
+    pub generation: [u8; 4],
+    /// In network order.
+    pub address: [u8; 4],
+}
+
+/// A network of IPv6 in a trie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key6 {
+    /// [`Settings::generation`], in the first byte.
+    pub generation: [u8; 4],
+    /// In network order.
+    pub address: [u8; 16],
+}
+
+/// What is said of a network.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When it ends to count, by the kernel's monotonic clock, in ns.
+    pub until: u64,
+    /// Packets it has decided; the kernel adds to it.
+    pub hits: u64,
+    /// [`crate::verdict::Treatment::code`].
+    pub treatment: u64,
+}
+
+/// A banned source.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// When it ends, by the kernel's monotonic clock, in ns.
+    pub until: u64,
+    /// Connections it has cost; the kernel adds to it.
+    pub hits: u64,
+    /// Userspace's: how many bans came before this one.
+    pub level: u32,
+    /// Userspace's: what for.
+    pub reason: u32,
 }
 
 /// What is fixed when the program is loaded; the verifier sees plain constants.
@@ -47,23 +169,39 @@ pub struct Constants {
     pub ipv6_mask: [u64; 2],
     /// Lines of [`LIMITS`] less one.
     pub line_mask: u64,
+    /// Lines of [`OPEN`] less one.
+    pub open_mask: u64,
 }
 
 // No hidden padding: both sides copy these types byte by byte.
 const _: () = {
     assert!(size_of::<Line>() == 64 && size_of::<Line>() == WAYS * size_of::<u64>());
-    assert!(size_of::<Settings>() == 3 * size_of::<u64>());
-    assert!(size_of::<Constants>() == 7 * size_of::<u64>());
+    assert!(size_of::<Settings>() == 4 * size_of::<u64>());
+    assert!(size_of::<Class>() == size_of::<Limits>() + 2 * size_of::<u32>());
+    assert!(size_of::<Key4>() == 8 && size_of::<Key6>() == 20);
+    assert!(size_of::<Entry>() == 3 * size_of::<u64>());
+    assert!(size_of::<Ban>() == 2 * size_of::<u64>() + 2 * size_of::<u32>());
+    assert!(size_of::<Constants>() == 64);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Constants, Line, Settings};
+    use super::{Ban, Class, Constants, Entry, Key4, Key6, Line, Settings};
 
     // SAFETY: repr(C), `Copy`, only integers, and the assertions above leave no room for padding.
     unsafe impl aya::Pod for Line {}
-    // SAFETY: as above; `Limits` is repr(C) and two `u64` itself.
+    // SAFETY: as above.
     unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above; `Limits` is repr(C) and two `u64` itself.
+    unsafe impl aya::Pod for Class {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Key4 {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Key6 {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Entry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Ban {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Constants {}
 }

@@ -9,5 +9,6 @@
 pub mod abi;
 pub mod bucket;
 pub mod hash;
+pub mod open;
 pub mod packet;
 pub mod verdict;

@@ -9,31 +9,46 @@
 #![expect(unsafe_code, reason = "packet and map memory are raw pointers to a BPF program")]
 #![expect(missing_docs, reason = "the macro `xdp` makes public functions without their comments")]
 
-use core::intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg, atomic_xadd};
 use core::ptr::{read_unaligned, read_volatile};
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use aya_log_ebpf::macro_support::{Level, level_enabled};
 
-use gateway_ebpf::abi::{self, Constants, Settings};
+use gateway_ebpf::abi::{self, Ban, Class, Constants, Entry, Key4, Key6, Settings};
 use gateway_ebpf::bucket::{self, Admission, Limits, WAYS};
-use gateway_ebpf::hash;
-use gateway_ebpf::packet::{self, Address, Bytes, Packet};
-use gateway_ebpf::verdict::{self, Action, Tables, Verdict};
+use gateway_ebpf::hash::{self, Place};
+use gateway_ebpf::open;
+use gateway_ebpf::packet::{self, Address, Bytes, Fields};
+use gateway_ebpf::verdict::{self, Action, Reason, Tables, Treatment, Verdict};
 
-// The lengths of LIMITS and the values of CONSTANTS are set when the object is loaded.
+/// Userspace maps the table into its memory (Linux 5.5).
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+// The lengths of LIMITS and OPEN and the values of CONSTANTS are set when the object is loaded.
 #[map]
 static PORTS: Array<u8> = Array::with_max_entries(1 << 16, 0);
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
 static LIMITS: Array<abi::Line> = Array::with_max_entries(1, 0);
+#[map]
+static CLASSES: Array<Class> = Array::with_max_entries(abi::CLASSES_MAX, 0);
+#[map]
+static OPEN: Array<abi::Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static LIST4: LpmTrie<Key4, Entry> = LpmTrie::with_max_entries(2 * abi::LIST_MAX, 0);
+#[map]
+static LIST6: LpmTrie<Key6, Entry> = LpmTrie::with_max_entries(2 * abi::LIST_MAX, 0);
+#[map]
+static BANS: HashMap<[u64; 2], Ban> = HashMap::with_max_entries(abi::BANS_MAX, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::SLOTS, 0);
 
@@ -47,6 +62,7 @@ static CONSTANTS: Global<Constants> = Global::new(Constants {
     ipv4_mask: hash::prefix_mask(128),
     ipv6_mask: hash::prefix_mask(64),
     line_mask: 0,
+    open_mask: 0,
 });
 
 /// For drivers that hand over packets spread over several buffers (Linux 5.18): headers are read
@@ -64,7 +80,13 @@ pub fn gateway(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn run(context: &XdpContext) -> u32 {
-    let packet = packet::decode(&Frame { start: context.data(), end: context.data_end() });
+    let frame = Frame { start: context.data(), end: context.data_end() };
+    judge(context, &packet::fields(&frame))
+}
+
+/// A function of its own in the kernel, too: both entry points share it, and have its registers left.
+#[inline(never)]
+fn judge(context: &XdpContext, packet: &Fields) -> u32 {
     let verdict = verdict::decide(packet, &Maps);
     count(verdict);
     log(context, packet, verdict);
@@ -97,29 +119,102 @@ struct Maps;
 
 impl Tables for Maps {
     #[inline(always)]
-    fn serves(&self, port: u16) -> bool {
-        PORTS.get(u32::from(port)).is_some_and(|ours| *ours != 0)
+    fn class_of_port(&self, port: u16) -> Option<u8> {
+        PORTS.get(u32::from(port))?.checked_sub(1)
     }
 
     #[inline(always)]
-    fn admit(&self, source: Address) -> Admission {
-        let place = hash::place(source, &CONSTANTS.load());
-        let (Some(line), Some(limits)) = (LIMITS.get_ptr_mut(place.line), limits()) else {
-            // Cannot be: the mask keeps lines within the table, and SETTINGS has its one entry.
-            return Admission::Contended;
+    fn listed(&self, source: Address) -> Option<Treatment> {
+        let generation = [SETTINGS.get(0)?.generation as u8, 0, 0, 0];
+        let entry: *mut Entry = match source {
+            Address::V4(address) => {
+                let key = Key::new(64, Key4 { generation, address });
+                // SAFETY: the helper reads a key of the map's size and returns one of its values or null.
+                unsafe {
+                    bpf_map_lookup_elem(
+                        (&raw const LIST4).cast_mut().cast(),
+                        (&raw const key).cast(),
+                    )
+                }
+            }
+            Address::V6(address) => {
+                let key = Key::new(160, Key6 { generation, address });
+                // SAFETY: as above.
+                unsafe {
+                    bpf_map_lookup_elem(
+                        (&raw const LIST6).cast_mut().cast(),
+                        (&raw const key).cast(),
+                    )
+                }
+            }
+        }
+        .cast();
+        if entry.is_null() {
+            return None;
+        }
+        // SAFETY: a value of the map, which lives until this program's run ends.
+        let Entry { until, treatment, .. } = unsafe { entry.read_volatile() };
+        if until <= now_ns() {
+            return None;
+        }
+        // SAFETY: as above; all who write to the word add to it.
+        unsafe { atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*entry).hits, 1) };
+        Some(Treatment::of_code(treatment))
+    }
+
+    #[inline(always)]
+    fn source(&self, address: Address) -> [u64; 2] {
+        hash::source(address, &CONSTANTS.load())
+    }
+
+    #[inline(always)]
+    fn place(&self, source: [u64; 2], class: u8) -> Place {
+        hash::place(source, class, &CONSTANTS.load())
+    }
+
+    #[inline(always)]
+    fn is_banned(&self, source: [u64; 2]) -> bool {
+        let Some(ban) = BANS.get_ptr_mut(source) else {
+            return false;
         };
-        bucket::admit(&Line(line.cast()), place.tag, bucket::ticks(now_ns()), limits)
+        // SAFETY: a value of the map, which lives until this program's run ends; userspace may write it
+        // at any time.
+        if unsafe { read_volatile(&raw const (*ban).until) } <= now_ns() {
+            return false;
+        }
+        // SAFETY: as for the list.
+        unsafe { atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*ban).hits, 1) };
+        true
     }
 
     #[inline(always)]
-    fn enforces(&self) -> bool {
-        SETTINGS.get(0).is_some_and(|settings| settings.enforce != 0)
+    fn class(&self, class: u8) -> Option<Class> {
+        CLASSES.get(u32::from(class)).copied()
     }
-}
 
-#[inline(always)]
-fn limits() -> Option<Limits> {
-    SETTINGS.get(0).map(|settings| settings.limits)
+    #[inline(always)]
+    fn open(&self, place: Place) -> u32 {
+        // Always there, as the mask keeps lines within the table.
+        OPEN.get_ptr_mut(place.open_line(&CONSTANTS.load()))
+            .map_or(0, |line| open::count(&Line(line.cast()), place.tag()))
+    }
+
+    #[inline(always)]
+    fn admit(&self, place: Place, limits: Limits) -> Admission {
+        match LIMITS.get_ptr_mut(place.line(&CONSTANTS.load())) {
+            Some(line) => {
+                bucket::admit(&Line(line.cast()), place.tag(), bucket::ticks(now_ns()), limits)
+            }
+            // Cannot be, as above.
+            None => Admission::Contended,
+        }
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Settings {
+        // Always there: the map has its one entry.
+        SETTINGS.get(0).copied().unwrap_or_default()
+    }
 }
 
 /// The coarse clock (Linux 5.11) costs half of the fine one; its steps of 1 to 10 ms vanish in any
@@ -130,7 +225,7 @@ fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// The first way of a line of LIMITS.
+/// The first way of a line of LIMITS or OPEN.
 struct Line(*mut u64);
 
 impl Line {
@@ -170,21 +265,19 @@ fn count(verdict: Verdict) {
 /// says otherwise, and being a constant to the verifier, all of this is then removed from the program
 /// as it is loaded.
 #[inline(always)]
-fn log(context: &XdpContext, packet: Packet, verdict: Verdict) {
+fn log(context: &XdpContext, packet: &Fields, verdict: Verdict) {
     if !level_enabled(Level::Debug) || !verdict.reason.is_excess() || !is_new_step() {
         return;
     }
-    match packet {
-        Packet::Segment(segment) => {
-            debug!(context, "over the limit: {:i}", segment.source.mapped());
-        }
-        Packet::TinyFragment { source, .. } => {
-            debug!(context, "tiny fragment: {:i}", source.mapped());
-        }
-        Packet::OverlappingFragment { source } => {
-            debug!(context, "overlapping fragment: {:i}", source.mapped());
-        }
-        Packet::Other | Packet::Undecodable => {}
+    let source = packet.source().mapped();
+    match verdict.reason {
+        Reason::OverLimit => debug!(context, "over the limit: {:i}", source),
+        Reason::TooManyOpen => debug!(context, "too many open: {:i}", source),
+        Reason::Denied => debug!(context, "denied: {:i}", source),
+        Reason::Banned => debug!(context, "banned: {:i}", source),
+        Reason::TinyFragment => debug!(context, "tiny fragment: {:i}", source),
+        Reason::OverlappingFragment => debug!(context, "overlapping fragment: {:i}", source),
+        _ => {}
     }
 }
 

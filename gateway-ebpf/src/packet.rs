@@ -51,16 +51,6 @@ pub struct Segment {
     pub flags: u8,
 }
 
-impl Segment {
-    /// Whether it asks for a connection: SYN without ACK.
-    #[inline(always)]
-    pub const fn opens_connection(&self) -> bool {
-        const SYN: u8 = 0x02;
-        const ACK: u8 = 0x10;
-        self.flags & (SYN | ACK) == SYN
-    }
-}
-
 /// A source address, in network order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -78,6 +68,29 @@ impl Address {
             Self::V4([a, b, c, d]) => [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
             Self::V6(octets) => octets,
         }
+    }
+
+    /// The same in two little-endian words.
+    #[inline(always)]
+    pub const fn words(self) -> [u64; 2] {
+        let b = self.mapped();
+        [
+            u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
+            u64::from_le_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+        ]
+    }
+
+    /// The reverse.
+    #[inline(always)]
+    const fn of_words([high, low]: [u64; 2], is_ipv4: bool) -> Self {
+        let (h, l) = (high.to_le_bytes(), low.to_le_bytes());
+        if is_ipv4 {
+            return Self::V4([l[4], l[5], l[6], l[7]]);
+        }
+        Self::V6([
+            h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], l[0], l[1], l[2], l[3], l[4], l[5],
+            l[6], l[7],
+        ])
     }
 }
 
@@ -106,11 +119,96 @@ const TCP_BYTES: usize = 20;
 /// Decodes an Ethernet frame.
 #[inline(always)]
 pub fn decode(frame: &(impl Bytes + ?Sized)) -> Packet {
-    ethernet(frame).unwrap_or(Packet::Undecodable)
+    fields(frame).packet()
+}
+
+/// A [`Packet`] in plain integers, all of which are always written: the verifier refuses to copy what
+/// nobody has written, which is what most of an enum is for most of its variants.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    pub(crate) kind: u32,
+    flags: u16,
+    pub(crate) port: u16,
+    is_ipv4: u32,
+    /// As [`Address::words`].
+    source: [u64; 2],
+}
+
+// Values of `Fields::kind`.
+pub(crate) const SEGMENT: u32 = 0;
+pub(crate) const TINY_FRAGMENT: u32 = 1;
+pub(crate) const TINY_FRAGMENT_TO_PORT: u32 = 2;
+pub(crate) const OVERLAPPING_FRAGMENT: u32 = 3;
+const OTHER: u32 = 4;
+pub(crate) const UNDECODABLE: u32 = 5;
+
+impl From<Packet> for Fields {
+    fn from(packet: Packet) -> Self {
+        match packet {
+            Packet::Segment(Segment { source, port, flags }) => {
+                Self::new(source, SEGMENT, port, flags)
+            }
+            Packet::TinyFragment { source, port: None } => Self::new(source, TINY_FRAGMENT, 0, 0),
+            Packet::TinyFragment { source, port: Some(port) } => {
+                Self::new(source, TINY_FRAGMENT_TO_PORT, port, 0)
+            }
+            Packet::OverlappingFragment { source } => Self::new(source, OVERLAPPING_FRAGMENT, 0, 0),
+            Packet::Other => Self::of(OTHER),
+            Packet::Undecodable => Self::of(UNDECODABLE),
+        }
+    }
+}
+
+/// Decodes an Ethernet frame into its fields.
+#[inline(always)]
+pub fn fields(frame: &(impl Bytes + ?Sized)) -> Fields {
+    ethernet(frame).unwrap_or(Fields::of(UNDECODABLE))
+}
+
+impl Fields {
+    #[inline(always)]
+    const fn of(kind: u32) -> Self {
+        Self { kind, flags: 0, port: 0, is_ipv4: 0, source: [0; 2] }
+    }
+
+    #[inline(always)]
+    const fn new(source: Address, kind: u32, port: u16, flags: u8) -> Self {
+        let is_ipv4 = matches!(source, Address::V4(_)) as u32;
+        Self { kind, flags: flags as u16, port, is_ipv4, source: source.words() }
+    }
+
+    /// Who sent it, where that is known.
+    #[inline(always)]
+    pub const fn source(&self) -> Address {
+        Address::of_words(self.source, self.is_ipv4 != 0)
+    }
+
+    /// Whether it asks for a connection: SYN without ACK.
+    #[inline(always)]
+    pub const fn opens_connection(&self) -> bool {
+        const SYN: u16 = 0x02;
+        const ACK: u16 = 0x10;
+        self.kind == SEGMENT && self.flags & (SYN | ACK) == SYN
+    }
+
+    /// What they mean.
+    pub const fn packet(&self) -> Packet {
+        let source = self.source();
+        match self.kind {
+            SEGMENT => {
+                Packet::Segment(Segment { source, port: self.port, flags: self.flags as u8 })
+            }
+            TINY_FRAGMENT => Packet::TinyFragment { source, port: None },
+            TINY_FRAGMENT_TO_PORT => Packet::TinyFragment { source, port: Some(self.port) },
+            OVERLAPPING_FRAGMENT => Packet::OverlappingFragment { source },
+            OTHER => Packet::Other,
+            _ => Packet::Undecodable,
+        }
+    }
 }
 
 #[inline(always)]
-fn ethernet(frame: &(impl Bytes + ?Sized)) -> Option<Packet> {
+fn ethernet(frame: &(impl Bytes + ?Sized)) -> Option<Fields> {
     let header: [u8; 14] = frame.read(0)?;
     let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
     let mut at = header.len();
@@ -126,7 +224,7 @@ fn ethernet(frame: &(impl Bytes + ?Sized)) -> Option<Packet> {
         ETHERTYPE_IPV4 => ipv4(frame, at),
         ETHERTYPE_IPV6 => ipv6(frame, at),
         more_tags if is_tag(more_tags) => None,
-        _ => Some(Packet::Other),
+        _ => Some(Fields::of(OTHER)),
     }
 }
 
@@ -136,21 +234,21 @@ const fn is_tag(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn ipv4(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
+fn ipv4(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
     let header: [u8; 20] = frame.read(at)?;
     let header_bytes = usize::from(header[0] & 0x0f) * 4;
     if header[0] >> 4 != 4 || header_bytes < header.len() {
         return None;
     }
     if header[9] != NEXT_TCP {
-        return Some(Packet::Other);
+        return Some(Fields::of(OTHER));
     }
     let source = Address::V4([header[12], header[13], header[14], header[15]]);
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     match fragment & 0x1fff {
         0 => {}
-        1 => return Some(Packet::OverlappingFragment { source }),
-        _ => return Some(Packet::Other),
+        1 => return Some(Fields::new(source, OVERLAPPING_FRAGMENT, 0, 0)),
+        _ => return Some(Fields::of(OTHER)),
     }
     let more_fragments = fragment & 0x2000 != 0;
     let end = at + usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -158,7 +256,7 @@ fn ipv4(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
 }
 
 #[inline(always)]
-fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
+fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
     let header: [u8; 40] = frame.read(at)?;
     if header[0] >> 4 != 6 {
         return None;
@@ -183,7 +281,7 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
         }
         if at + 8 > end {
             // A first fragment must hold the whole chain of headers (RFC 7112 §5).
-            return more_fragments.then_some(Packet::TinyFragment { source, port: None });
+            return more_fragments.then_some(Fields::new(source, TINY_FRAGMENT, 0, 0));
         }
         let extension: [u8; 8] = frame.read(at)?;
         if next == NEXT_FRAGMENT {
@@ -191,9 +289,9 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
             match fragment >> 3 {
                 0 => more_fragments |= fragment & 1 != 0,
                 1 if extension[0] == NEXT_TCP => {
-                    return Some(Packet::OverlappingFragment { source });
+                    return Some(Fields::new(source, OVERLAPPING_FRAGMENT, 0, 0));
                 }
-                _ => return Some(Packet::Other),
+                _ => return Some(Fields::of(OTHER)),
             }
             at += extension.len();
         } else {
@@ -204,7 +302,7 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Packet> {
     match next {
         NEXT_TCP => tcp(frame, at, end, source, more_fragments),
         one_too_many if is_extension(one_too_many) => None,
-        _ => Some(Packet::Other),
+        _ => Some(Fields::of(OTHER)),
     }
 }
 
@@ -222,22 +320,21 @@ fn tcp(
     end: usize,
     source: Address,
     more_fragments: bool,
-) -> Option<Packet> {
+) -> Option<Fields> {
     if at + TCP_BYTES > end {
         if !more_fragments {
             return None;
         }
-        let port = if at + 4 <= end {
-            let ports: [u8; 4] = frame.read(at)?;
-            Some(u16::from_be_bytes([ports[2], ports[3]]))
-        } else {
-            None
-        };
-        return Some(Packet::TinyFragment { source, port });
+        if at + 4 > end {
+            return Some(Fields::new(source, TINY_FRAGMENT, 0, 0));
+        }
+        let ports: [u8; 4] = frame.read(at)?;
+        let port = u16::from_be_bytes([ports[2], ports[3]]);
+        return Some(Fields::new(source, TINY_FRAGMENT_TO_PORT, port, 0));
     }
     let header: [u8; TCP_BYTES] = frame.read(at)?;
     let port = u16::from_be_bytes([header[2], header[3]]);
-    Some(Packet::Segment(Segment { source, port, flags: header[13] }))
+    Some(Fields::new(source, SEGMENT, port, header[13]))
 }
 
 #[cfg(test)]

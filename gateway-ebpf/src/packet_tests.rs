@@ -35,7 +35,10 @@ fn decode(frame: &[u8]) -> Packet {
 
 #[test]
 fn flags_say_what_opens_a_connection() {
-    let opens = |flags| Segment { source: V4, port: 1, flags }.opens_connection();
+    let opens = |flags| {
+        let segment = Segment { source: V4, port: 1, flags };
+        super::Fields::from(Packet::Segment(segment)).opens_connection()
+    };
     assert!(opens(SYN));
     assert!(opens(SYN | 0xc0), "ECN set-up");
     assert!(opens(SYN | 0x01), "SYN and FIN: still a SYN to the stack");

@@ -1,17 +1,67 @@
 //! What happens to a packet, and why. We limit new connections and are no firewall: whatever cannot
-//! be decoded passes, except fragments that were made to get past the limit.
+//! be decoded passes, except fragments that were made to get past the limits.
 
-use crate::bucket::Admission;
-use crate::packet::{Address, Packet};
+use crate::abi::{self, Class, Settings};
+use crate::bucket::{Admission, Limits};
+use crate::hash::Place;
+use crate::packet::{self, Address, Fields};
 
 /// What a verdict depends on besides the packet: maps in the kernel, plain values in tests.
 pub trait Tables {
-    /// Whether the gateway listens on this TCP port.
-    fn serves(&self, port: u16) -> bool;
-    /// Takes one connection from the source's allowance.
-    fn admit(&self, source: Address) -> Admission;
-    /// Whether to drop, or only to count what would be dropped.
-    fn enforces(&self) -> bool;
+    /// The class of the listener at this TCP port, if the gateway has one there.
+    fn class_of_port(&self, port: u16) -> Option<u8>;
+    /// What the list says of a source, by the longest of the networks it is in.
+    fn listed(&self, source: Address) -> Option<Treatment>;
+    /// Who the address counts as, see [`crate::hash::source`].
+    fn source(&self, address: Address) -> [u64; 2];
+    /// Where a source's state lies for a class.
+    fn place(&self, source: [u64; 2], class: u8) -> Place;
+    /// Whether the source is banned now.
+    fn is_banned(&self, source: [u64; 2]) -> bool;
+    /// The limits of a class.
+    fn class(&self, class: u8) -> Option<Class>;
+    /// How many connections the source at this place has open.
+    fn open(&self, place: Place) -> u32;
+    /// Takes one connection from the allowance of the source at this place.
+    fn admit(&self, place: Place, limits: Limits) -> Admission;
+    /// What may change while the program runs.
+    fn settings(&self) -> Settings;
+}
+
+/// What a list says of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Treatment {
+    /// Never limited, never banned.
+    Allow,
+    /// Never let in.
+    Deny,
+    /// Not let in for a while, also where deny lists are only observed.
+    Ban,
+    /// Held to the limits of this class.
+    Class(u8),
+}
+
+impl Treatment {
+    /// As an [`abi::Entry`] has it.
+    pub const fn code(self) -> u64 {
+        match self {
+            Self::Allow => 0,
+            Self::Deny => 1,
+            Self::Ban => 2,
+            Self::Class(class) => 3 + class as u64,
+        }
+    }
+
+    /// The reverse of [`Self::code`].
+    #[inline(always)]
+    pub const fn of_code(code: u64) -> Self {
+        match code {
+            0 => Self::Allow,
+            1 => Self::Deny,
+            2 => Self::Ban,
+            class => Self::Class((class - 3) as u8),
+        }
+    }
 }
 
 /// Whether a packet goes on to the stack.
@@ -50,6 +100,14 @@ pub enum Reason {
     Contended,
     /// A new connection above its source's limit.
     OverLimit,
+    /// A new connection of a source that has as many open as it may.
+    TooManyOpen,
+    /// A new connection from a network on an allow list.
+    Allowed,
+    /// A new connection from a network on a deny list.
+    Denied,
+    /// A new connection of a banned source.
+    Banned,
     /// A first fragment too short for a TCP header.
     TinyFragment,
     /// A fragment that begins inside a TCP header.
@@ -58,12 +116,16 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Other,
         Self::Undecodable,
         Self::WithinLimit,
         Self::Contended,
         Self::OverLimit,
+        Self::TooManyOpen,
+        Self::Allowed,
+        Self::Denied,
+        Self::Banned,
         Self::TinyFragment,
         Self::OverlappingFragment,
     ];
@@ -76,6 +138,10 @@ impl Reason {
             Self::WithinLimit => "within_limit",
             Self::Contended => "contended",
             Self::OverLimit => "over_limit",
+            Self::TooManyOpen => "connections_max",
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Banned => "banned",
             Self::TinyFragment => "tiny_fragment",
             Self::OverlappingFragment => "overlapping_fragment",
         }
@@ -84,7 +150,15 @@ impl Reason {
     /// Whether a packet may be dropped for it.
     #[inline(always)]
     pub const fn is_excess(self) -> bool {
-        matches!(self, Self::OverLimit | Self::TinyFragment | Self::OverlappingFragment)
+        matches!(
+            self,
+            Self::OverLimit
+                | Self::TooManyOpen
+                | Self::Denied
+                | Self::Banned
+                | Self::TinyFragment
+                | Self::OverlappingFragment
+        )
     }
 }
 
@@ -105,8 +179,12 @@ impl Verdict {
     /// Every verdict there is.
     pub fn all() -> impl Iterator<Item = Self> {
         Reason::ALL.into_iter().flat_map(|reason| {
-            let actions: &[Action] =
-                if reason.is_excess() { &[Action::Drop, Action::Observe] } else { &[Action::Pass] };
+            let actions: &[Action] = match reason {
+                // Whoever is to be watched only is not banned.
+                Reason::Banned => &[Action::Drop],
+                reason if reason.is_excess() => &[Action::Drop, Action::Observe],
+                _ => &[Action::Pass],
+            };
             actions.iter().map(move |&action| Self { action, reason })
         })
     }
@@ -122,11 +200,27 @@ impl Verdict {
 /// Decides. Takes from the source's allowance only where the packet opens a connection to the
 /// gateway.
 #[inline(always)]
-pub fn decide(packet: Packet, tables: &impl Tables) -> Verdict {
-    let reason = reason(packet, tables);
+pub fn decide(packet: &Fields, tables: &impl Tables) -> Verdict {
+    let (reason, enforced) = match packet.kind {
+        packet::SEGMENT if packet.opens_connection() => match tables.class_of_port(packet.port) {
+            Some(class) => connection(packet.source(), class, tables),
+            None => (Reason::Other, false),
+        },
+        packet::TINY_FRAGMENT_TO_PORT if tables.class_of_port(packet.port).is_none() => {
+            (Reason::Other, false)
+        }
+        packet::TINY_FRAGMENT | packet::TINY_FRAGMENT_TO_PORT => {
+            (Reason::TinyFragment, tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0)
+        }
+        packet::OVERLAPPING_FRAGMENT => {
+            (Reason::OverlappingFragment, tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0)
+        }
+        packet::UNDECODABLE => (Reason::Undecodable, false),
+        _ => (Reason::Other, false),
+    };
     let action = if !reason.is_excess() {
         Action::Pass
-    } else if tables.enforces() {
+    } else if enforced {
         Action::Drop
     } else {
         Action::Observe
@@ -134,116 +228,40 @@ pub fn decide(packet: Packet, tables: &impl Tables) -> Verdict {
     Verdict { action, reason }
 }
 
+/// What speaks for or against a new connection, and whether that is enforced. The list comes first,
+/// so that nothing keeps out who is allowed.
 #[inline(always)]
-fn reason(packet: Packet, tables: &impl Tables) -> Reason {
-    match packet {
-        Packet::Segment(segment) if segment.opens_connection() && tables.serves(segment.port) => {
-            match tables.admit(segment.source) {
-                Admission::Within => Reason::WithinLimit,
-                Admission::Contended => Reason::Contended,
-                Admission::Over => Reason::OverLimit,
-            }
+fn connection(address: Address, class: u8, tables: &impl Tables) -> (Reason, bool) {
+    let flags = tables.settings().flags;
+    let mut class = class;
+    if flags & abi::HAS_LIST != 0 {
+        match tables.listed(address) {
+            Some(Treatment::Allow) => return (Reason::Allowed, false),
+            Some(Treatment::Deny) => return (Reason::Denied, flags & abi::ENFORCE_DENY != 0),
+            Some(Treatment::Ban) => return (Reason::Banned, true),
+            Some(Treatment::Class(own)) => class = own,
+            None => {}
         }
-        Packet::TinyFragment { port: Some(port), .. } if !tables.serves(port) => Reason::Other,
-        Packet::TinyFragment { .. } => Reason::TinyFragment,
-        Packet::OverlappingFragment { .. } => Reason::OverlappingFragment,
-        Packet::Segment(_) | Packet::Other => Reason::Other,
-        Packet::Undecodable => Reason::Undecodable,
+    }
+    let source = tables.source(address);
+    if flags & abi::HAS_BANS != 0 && tables.is_banned(source) {
+        return (Reason::Banned, true);
+    }
+    let Some(limits) = tables.class(class) else {
+        // Cannot be: there are as many classes as ports and lists may name.
+        return (Reason::Contended, false);
+    };
+    let place = tables.place(source, class);
+    if limits.connections_max != 0 && tables.open(place) >= limits.connections_max {
+        return (Reason::TooManyOpen, limits.flags & abi::ENFORCE_CONNECTIONS != 0);
+    }
+    match tables.admit(place, limits.limits) {
+        Admission::Within => (Reason::WithinLimit, false),
+        Admission::Contended => (Reason::Contended, false),
+        Admission::Over => (Reason::OverLimit, limits.flags & abi::ENFORCE_RATE != 0),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::packet::Segment;
-
-    struct Fixed {
-        admission: Option<Admission>,
-        enforces: bool,
-    }
-
-    impl Tables for Fixed {
-        fn serves(&self, port: u16) -> bool {
-            port == 443
-        }
-        fn admit(&self, _: Address) -> Admission {
-            self.admission.expect("nothing may be taken from the allowance")
-        }
-        fn enforces(&self) -> bool {
-            self.enforces
-        }
-    }
-
-    const SOURCE: Address = Address::V4([192, 0, 2, 1]);
-    const SYN: u8 = 0x02;
-
-    fn segment(port: u16, flags: u8) -> Packet {
-        Packet::Segment(Segment { source: SOURCE, port, flags })
-    }
-
-    /// `(action when enforcing, action when observing, reason)`
-    fn both(packet: Packet, admission: Option<Admission>) -> (Action, Action, Reason) {
-        let enforced = decide(packet, &Fixed { admission, enforces: true });
-        let observed = decide(packet, &Fixed { admission, enforces: false });
-        assert_eq!(enforced.reason, observed.reason);
-        (enforced.action, observed.action, enforced.reason)
-    }
-
-    #[test]
-    fn a_connection_is_dropped_only_above_its_limit() {
-        use Action::{Drop, Observe, Pass};
-        let syn = segment(443, SYN);
-        let with = |admission| both(syn, Some(admission));
-        assert_eq!(with(Admission::Within), (Pass, Pass, Reason::WithinLimit));
-        assert_eq!(with(Admission::Contended), (Pass, Pass, Reason::Contended));
-        assert_eq!(with(Admission::Over), (Drop, Observe, Reason::OverLimit));
-    }
-
-    #[test]
-    fn what_opens_no_connection_of_ours_costs_no_allowance() {
-        for packet in [
-            segment(22, SYN),
-            segment(443, SYN | 0x10),
-            segment(443, 0x10),
-            segment(443, 0x04),
-            segment(443, 0),
-            Packet::Other,
-        ] {
-            assert_eq!(both(packet, None), (Action::Pass, Action::Pass, Reason::Other));
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_decoded_passes() {
-        let expected = (Action::Pass, Action::Pass, Reason::Undecodable);
-        assert_eq!(both(Packet::Undecodable, None), expected);
-    }
-
-    #[test]
-    fn tiny_fragments_are_dropped_unless_known_to_be_for_someone_else() {
-        let tiny = |port| both(Packet::TinyFragment { source: SOURCE, port }, None);
-        assert_eq!(tiny(Some(443)), (Action::Drop, Action::Observe, Reason::TinyFragment));
-        assert_eq!(tiny(None), (Action::Drop, Action::Observe, Reason::TinyFragment));
-        assert_eq!(tiny(Some(22)), (Action::Pass, Action::Pass, Reason::Other));
-    }
-
-    #[test]
-    fn overlapping_fragments_are_dropped() {
-        let packet = Packet::OverlappingFragment { source: SOURCE };
-        let expected = (Action::Drop, Action::Observe, Reason::OverlappingFragment);
-        assert_eq!(both(packet, None), expected);
-    }
-
-    #[test]
-    fn every_verdict_has_a_counter_of_its_own() {
-        let mut slots: Vec<u32> = Verdict::all().map(Verdict::slot).collect();
-        assert_eq!(slots.len(), 4 + 2 * 3);
-        assert!(slots.iter().all(|slot| *slot < SLOTS));
-        slots.sort_unstable();
-        slots.dedup();
-        assert_eq!(slots.len(), 10);
-        for (position, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, position);
-        }
-    }
-}
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::Overrides;
+use crate::config::{self, ADMIN_SOCKET, Overrides};
 use crate::xdp;
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,7 @@ Examples:
   gateway run --config gateway.toml --xdp-interface eth0 --conn-rate 50/s --xdp-enforce
   gateway check gateway.toml
   gateway explain GET https://api.example.com/orders/7 --config gateway.toml
+  gateway ban 203.0.113.7 --for 10m
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration.";
 
@@ -45,8 +47,83 @@ pub enum Command {
     },
     /// Say what would become of a request, and why, without sending it.
     Explain(Explain),
+    /// Ban addresses or networks: the kernel drops their new connections.
+    Ban(BanArgs),
+    /// End bans.
+    Unban {
+        /// Addresses or networks, as `gateway bans` shows them
+        #[arg(required = true, value_name = "IP|CIDR")]
+        networks: Vec<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Say who is banned.
+    Bans {
+        /// As JSON, which --import reads
+        #[arg(long)]
+        json: bool,
+        /// Ban what such a file names; "-" is standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        import: Option<PathBuf>,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// The kernel program.
+    #[command(subcommand)]
+    Xdp(XdpCommand),
     /// Print the version.
     Version,
+}
+
+/// What about the kernel program.
+#[derive(Debug, Subcommand)]
+pub enum XdpCommand {
+    /// Say where it runs and what it has decided.
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Remove what a gateway has left in the kernel (xdp.on_exit = "keep"): from then on nothing is
+    /// limited and nobody is banned. One that runs keeps its own until it ends.
+    Detach {
+        /// Where it is kept, as in xdp.pin
+        #[arg(long, value_name = "FOLDER", default_value = xdp::PIN_FOLDER)]
+        pin: PathBuf,
+    },
+}
+
+/// Which running gateway is asked.
+#[derive(Args, Debug)]
+pub struct Remote {
+    /// Its admin socket
+    #[arg(long, value_name = "PATH", default_value = ADMIN_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// A ban by hand.
+#[derive(Args, Debug)]
+pub struct BanArgs {
+    /// Addresses or networks
+    #[arg(required = true, value_name = "IP|CIDR")]
+    pub networks: Vec<String>,
+
+    /// For how long, up to 365d
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = ban_length)]
+    pub lasts: Duration,
+
+    /// What for
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 /// A request to explain.
@@ -141,6 +218,15 @@ pub struct Run {
     )]
     conn_burst: Option<u32>,
 
+    /// Connections a source may have open at the same time [default: 100]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Kernel limits (XDP)",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    conn_max: Option<u32>,
+
     /// Load this BPF object in place of the built-in one
     #[arg(long, value_name = "FILE", help_heading = "Kernel limits (XDP)")]
     xdp_object: Option<PathBuf>,
@@ -183,6 +269,7 @@ impl Run {
             xdp_enforce: self.xdp_enforce,
             conn_rate: self.conn_rate.clone(),
             conn_burst: self.conn_burst,
+            conn_max: self.conn_max,
             xdp_object: self.xdp_object.clone(),
         }
     }
@@ -192,6 +279,10 @@ fn address(value: &str) -> Result<SocketAddr, String> {
     value
         .parse()
         .map_err(|_| "expected an IP address and a port, such as 0.0.0.0:8080 or [::]:8080".into())
+}
+
+fn ban_length(value: &str) -> Result<Duration, String> {
+    config::ban_length(value)
 }
 
 fn xdp_mode() -> impl TypedValueParser<Value = xdp::Mode> {
@@ -234,7 +325,7 @@ mod tests {
         let run = run("gateway --listen 127.0.0.1:80 --listen [::1]:80 --upstream a:1 \
                        --upstream b:2 --cores 0-1 --driver epoll --admin off --access-log json \
                        --xdp-interface eth0 --xdp-interface eth1 --xdp-mode generic --xdp-enforce \
-                       --conn-rate 50/s --conn-burst 200 --xdp-object o");
+                       --conn-rate 50/s --conn-burst 200 --conn-max 9 --xdp-object o");
         assert_eq!(
             run.overrides(),
             Overrides {
@@ -249,6 +340,7 @@ mod tests {
                 xdp_enforce: true,
                 conn_rate: Some("50/s".into()),
                 conn_burst: Some(200),
+                conn_max: Some(9),
                 xdp_object: Some("o".into()),
             }
         );

@@ -9,6 +9,7 @@ use crate::action::compose::{Compose, Part};
 use crate::action::mirror::Mirror;
 use crate::action::split::Split;
 use crate::action::{Action, Fallback};
+use crate::admission::{Networks, Treatment, lists, unix_now};
 use crate::config::{Config, Listener, Policy, Route};
 use crate::document::units::shown_bytes;
 use crate::exchange::template::Escape;
@@ -44,6 +45,13 @@ pub fn explain(config: &Config, question: &Question) -> Result<String, String> {
     let url = Url::parse(&question.url)?;
     let mut lines = Lines::default();
     let Some(listener) = lines.listener(config, &url) else { return Ok(lines.0) };
+    if config.xdp.is_some() {
+        let (said, ends) = connection(config, listener, question.source);
+        lines.say("source", said);
+        if ends {
+            return Ok(lines.0);
+        }
+    }
     let text = question.text(&url);
     let mut head = RequestHead::default();
     let limits = HeadLimits {
@@ -66,6 +74,50 @@ pub fn explain(config: &Config, question: &Question) -> Result<String, String> {
     let request = question.request(&url, &head, bytes, framing, &identity);
     lines.request(config, listener, &request);
     Ok(lines.0)
+}
+
+/// What becomes of a connection from `source`, and whether that is the end of it.
+fn connection(config: &Config, listener: &Listener, source: IpAddr) -> (String, bool) {
+    let sources = &config.sources;
+    let mut list = lists::implied();
+    list.extend(sources.list.iter().cloned());
+    let mut networks = Networks::default();
+    for entry in lists::live(&list, unix_now()) {
+        networks.insert(entry.network, entry);
+    }
+    let (class, by) = match networks.find(source) {
+        None => (listener.class, String::new()),
+        Some(entry) => {
+            let comment = match entry.comment.as_str() {
+                "" => String::new(),
+                comment => format!(", {comment}"),
+            };
+            let by = format!(" by {} ({}{comment})", entry.network, entry.origin);
+            match entry.treatment {
+                Treatment::Allow => return (format!("{source}: allowed{by}"), false),
+                Treatment::Deny | Treatment::Ban if sources.enforce_deny => {
+                    return (format!("{source}: denied{by}"), true);
+                }
+                Treatment::Deny | Treatment::Ban => {
+                    return (format!("{source}: denied{by}, which is only counted"), false);
+                }
+                Treatment::Class(class) => (class, by),
+            }
+        }
+    };
+    let Some(limits) = sources.classes.get(usize::from(class)) else {
+        return (source.to_string(), false);
+    };
+    let name = if class == 0 { String::new() } else { format!(" of class {:?}", limits.name) };
+    let counted = |enforced: bool| if enforced { "" } else { ", which is only counted" };
+    let (rate, burst) = (limits.connection_rate, limits.connection_burst);
+    let mut text = format!("{source}: {rate}/s new connections after {burst}");
+    text += counted(limits.enforce_rate);
+    if limits.connections_max > 0 {
+        let counted = counted(limits.enforce_connections);
+        text += &format!("; {} open at once{counted}", limits.connections_max);
+    }
+    (text + &name + &by, false)
 }
 
 impl Question {

@@ -20,6 +20,8 @@ pub mod policy;
 pub mod upstream;
 
 pub mod action;
+
+pub mod admission;
 pub mod xdp;
 
 pub mod config;
@@ -29,5 +31,7 @@ pub mod downstream;
 pub mod worker;
 
 pub mod control;
+
+pub mod remote;
 
 pub mod cli;

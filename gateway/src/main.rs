@@ -1,14 +1,16 @@
 //! The binary: reads the command line and calls the library.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
+use std::{fs, io};
 
 use clap::Parser;
-use gateway::cli::{Cli, Command};
+use gateway::cli::{Cli, Command, Remote, XdpCommand};
 use gateway::config::{self, Overrides};
 use gateway::explain::{Question, explain};
-use gateway::{control, telemetry};
+use gateway::{control, remote, telemetry, xdp};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command().unwrap_or_else(|error| error.exit());
@@ -41,9 +43,42 @@ fn execute(command: Command) -> Result<(), u8> {
             let question = Question { method, url, fields, source: asked.from };
             print!("{}", explain(&config, &question).map_err(|error| fail(2, error))?);
         }
+        Command::Ban(asked) => {
+            let reason = asked.reason.as_deref();
+            print!(
+                "{}",
+                remote::ban(&asked.remote.socket, &asked.networks, asked.lasts, reason)
+                    .map_err(|error| fail(1, error))?
+            );
+        }
+        Command::Unban { networks, remote: Remote { socket } } => {
+            print!("{}", remote::unban(&socket, &networks).map_err(|error| fail(1, error))?);
+        }
+        Command::Bans { json, import, remote: Remote { socket } } => {
+            let said = match import {
+                None => remote::bans(&socket, json),
+                Some(file) => read(&file)
+                    .map_err(|error| format!("{}: {error}", file.display()))
+                    .and_then(|text| remote::import(&socket, &text)),
+            };
+            print!("{}", said.map_err(|error| fail(1, error))?);
+        }
+        Command::Xdp(XdpCommand::Status { json, remote: Remote { socket } }) => {
+            print!("{}", remote::xdp_status(&socket, json).map_err(|error| fail(1, error))?);
+        }
+        Command::Xdp(XdpCommand::Detach { pin }) => {
+            let links = xdp::detach(&pin)
+                .map_err(|error| fail(1, format!("{}: {error}", pin.display())))?;
+            println!("{}: removed, with the program on {links} interfaces", pin.display());
+        }
         Command::Version => println!("gateway {}", env!("CARGO_PKG_VERSION")),
     }
     Ok(())
+}
+
+/// A file, or standard input.
+fn read(file: &Path) -> io::Result<String> {
+    if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) }
 }
 
 fn fail(code: u8, error: impl Display) -> u8 {

@@ -4,11 +4,15 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
@@ -83,6 +87,56 @@ pub fn is_readable(socket: &impl AsRawFd) -> bool {
     let mut polled = [PollFd::new(&socket, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut polled, Some(&now)), Ok(1..))
+}
+
+/// Words of memory that threads change at the same time, and the kernel reads where they are those of a
+/// BPF array (`BPF_F_MMAPABLE`).
+#[derive(Debug)]
+pub struct SharedWords {
+    start: NonNull<AtomicU64>,
+    count: usize,
+}
+
+// SAFETY: the mapping belongs to the value until it is dropped, and atomics may be shared.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// `count` words, at least one, of zeros, or of the map behind `map`.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub fn new(count: usize, map: Option<BorrowedFd<'_>>) -> io::Result<Self> {
+        let bytes = count.max(1).saturating_mul(size_of::<AtomicU64>());
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses the address, so no memory in use is replaced. Nothing but atomic
+        // operations ever touches the words, here and in the kernel.
+        let start = unsafe {
+            match map {
+                Some(map) => mmap(ptr::null_mut(), bytes, access, MapFlags::SHARED, map, 0)?,
+                None => mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::PRIVATE)?,
+            }
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, count: count.max(1) })
+    }
+}
+
+impl Deref for SharedWords {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: so many words were mapped, page by page and so aligned, until `self` is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: the borrow of `deref` ends before `self`, so nobody has a reference to the words.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.count * size_of::<AtomicU64>()) };
+    }
 }
 
 fn peek(socket: &impl AsRawFd) -> Result<usize, Errno> {

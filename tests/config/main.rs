@@ -127,6 +127,7 @@ fn flags_win_over_the_file() {
         enforce = false
         connection_rate = 0
         connection_burst = 0
+        connections_max = "many"
         object = ""
     "#;
     let flags = Overrides {
@@ -141,6 +142,7 @@ fn flags_win_over_the_file() {
         xdp_enforce: true,
         conn_rate: Some("30/m".to_owned()),
         conn_burst: Some(7),
+        conn_max: Some(8),
         xdp_object: Some("a.o".into()),
     };
     let same = r#"
@@ -157,6 +159,7 @@ fn flags_win_over_the_file() {
         required = true
         connection_rate = 0.5
         connection_burst = 7
+        connections_max = 8
         object = "a.o"
     "#;
     assert_eq!(
@@ -176,6 +179,7 @@ fn a_wrong_flag_is_named() {
         access_log: Some("xml".to_owned()),
         conn_rate: Some("0".to_owned()),
         conn_burst: Some(0),
+        conn_max: Some(0),
         ..Overrides::default()
     };
     expect_snapshot(

@@ -81,7 +81,8 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
             Value::Table(tables)
                 if key == "parts"
                     || path.is_empty()
-                        && ["policies", "tls", "upstreams"].contains(&key.as_str()) =>
+                        && ["policies", "tls", "upstreams"].contains(&key.as_str())
+                    || path == "xdp." && key == "classes" =>
             {
                 for (name, table) in tables.iter_mut() {
                     let table = table.as_table_mut().unwrap();
@@ -131,6 +132,8 @@ fn the_reference_has_the_defaults() {
             { path = "/old/*", redirect = { to = "https://{host}/new{query}" } },
         ]
         xdp.interfaces = ["eth0"]
+        xdp.classes.partners = {}
+        bans = {}
         policies.example.kind = "hsts"
         policies.known_clients.kind = "client_certificate"
         policies.per_client = { kind = "rate_limit", limits = ["100/s", { rate = "1000/m", burst = 200 }] }

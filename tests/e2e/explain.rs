@@ -168,3 +168,27 @@ fn listeners_and_policies() {
     );
     says("mtls", &["GET", "http://localhost:8443/"], &["listener 127.0.0.1:8443 speaks TLS: 400"]);
 }
+
+#[test]
+fn what_becomes_of_a_connection() {
+    let ask = |from: &str, source: &str, ends: bool| {
+        let rest = [
+            "route routes[0] /*",
+            "limits a body of 1MiB at most",
+            "upstream app: p2c among 10.0.0.11:8000, 10.0.0.12:8000, 10.0.0.13:8000",
+        ];
+        let rest = if ends { &rest[..0] } else { &rest[..] };
+        let expected = [&["listener 0.0.0.0:80", source], rest].concat();
+        says("xdp", &["GET", "http://localhost/", "--from", from], &expected);
+    };
+    let denied = "source 203.0.113.9: denied by 203.0.113.0/24 (xdp.deny, they only ever scan)";
+    ask("203.0.113.9", denied, true);
+    ask("127.0.0.1", "source 127.0.0.1: allowed by 127.0.0.0/8 (loopback)", false);
+    ask("192.0.2.1", "source 192.0.2.1: 50/s new connections after 200; 100 open at once", false);
+    ask(
+        "198.51.100.1",
+        "source 198.51.100.1: 50/s new connections after 200; 1000 open at once of class \"offices\" by \
+         198.51.100.0/24 (xdp.networks)",
+        false,
+    );
+}

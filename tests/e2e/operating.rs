@@ -78,11 +78,13 @@ fn connections_above_the_limit_are_refused_and_counted() {
     });
     let gateway = set_up().to(&[origin.address]).set("limits", "connections = 2").start();
     // Busy, as idle ones would make room.
-    let mut kept: Vec<_> = (0..2).map(|_| gateway.client()).collect();
-    for client in &mut kept {
+    let busy = |nth: usize| {
+        let mut client = gateway.client();
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-    }
-    origin.wait_for("both", |seen| seen.requests.len() == 2);
+        origin.wait_for("its request", |seen| seen.requests.len() == nth);
+        client
+    };
+    let mut kept: Vec<_> = (1..=2).map(busy).collect();
     gateway.client().expect_gone();
     gateway.wait_for_metric("gateway_connections_refused_total", 1.0);
     gate.open();

@@ -1,19 +1,26 @@
 //! The same packets through the host library and through the loaded program: same verdict, same
 //! counter, at every length a packet can be cut to.
 
+#![expect(clippy::disallowed_types, reason = "the gateway's own tables are shared by its workers")]
+
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use aya::programs::{TestRun, TestRunOptions};
-use gateway::xdp::{Program, Settings};
+use gateway::admission::lists::live;
+use gateway::admission::{self, Counts, Sources, Treatment, unix_now};
+use gateway::xdp::Program;
 use gateway_ebpf::bucket::{Admission, Limits, WAYS, admit};
-use gateway_ebpf::packet::{Address, decode};
+use gateway_ebpf::hash::Place;
+use gateway_ebpf::packet::{Address, decode, fields};
 use gateway_ebpf::verdict::{Action, Tables, Verdict, decide};
 use gateway_ebpf::{abi, hash};
 
 use crate::packets::{self, Case};
-use crate::{PORT, load, settings};
+use crate::{PORT, Setup, load, settings};
 
 /// `BPF_PROG_TEST_RUN` takes no frame below an Ethernet header.
 const TEST_RUN_BYTES_MIN: usize = 14;
@@ -35,7 +42,20 @@ fn observing_what_is_over_the_limit() {
     agree(&settings(3, false));
 }
 
-fn agree(settings: &Settings) {
+#[test]
+fn with_networks_on_lists() {
+    let listed = |treatment| {
+        settings(3, true).list("192.0.2.0/24", treatment).list("2001:db8::/32", treatment)
+    };
+    agree(&listed(Treatment::Allow));
+    agree(&listed(Treatment::Deny));
+    agree(&listed(Treatment::Ban));
+    agree(&listed(Treatment::Class(0)));
+    let exception = listed(Treatment::Deny).list("192.0.2.1", Treatment::Allow);
+    agree(&exception.list("2001:db8::/64", Treatment::Allow));
+}
+
+fn agree(settings: &Setup) {
     let cases = packets::all();
     assert!(cases.len() > 60);
     for entry_point in [abi::PROGRAM, abi::PROGRAM_FRAGS] {
@@ -46,7 +66,7 @@ fn agree(settings: &Settings) {
         for Case { name, frame } in &cases {
             for length in 0..=frame.len() {
                 let packet = decode(&frame[..length]);
-                let expected = decide(packet, &host);
+                let expected = decide(&fields(&frame[..length]), &host);
                 if length >= TEST_RUN_BYTES_MIN {
                     let got = run(&program, entry_point, &frame[..length]);
                     assert_eq!(
@@ -81,40 +101,80 @@ fn run(program: &Program, entry_point: &str, frame: &[u8]) -> Verdict {
 /// The program's maps in ordinary memory. Its table is keyed differently, which must not matter.
 struct Host {
     constants: abi::Constants,
-    limits: Limits,
-    enforce: bool,
+    sources: Sources,
+    class: abi::Class,
+    settings: abi::Settings,
     lines: RefCell<HashMap<u32, [AtomicU64; WAYS]>>,
 }
 
 impl Host {
-    fn new(settings: &Settings) -> Self {
+    fn new(setup: &Setup) -> Self {
+        let Setup { sources, .. } = setup;
+        let class = &sources.classes[0];
+        let constants = admission::constants(sources, 0).expect("constants");
+        let counts = Arc::new(Counts::new(sources, 0).expect("counts"));
+        let list = if sources.list.is_empty() { 0 } else { abi::HAS_LIST };
+        let enforced = if class.enforce_rate { abi::ENFORCE_FRAGMENTS } else { 0 };
+        let deny = if sources.enforce_deny { abi::ENFORCE_DENY } else { 0 };
+        let rate = if class.enforce_rate { abi::ENFORCE_RATE } else { 0 };
         Self {
-            constants: abi::Constants {
-                hash_key: [7, 11],
-                ipv4_mask: hash::prefix_mask(96 + u32::from(settings.ipv4_prefix)),
-                ipv6_mask: hash::prefix_mask(u32::from(settings.ipv6_prefix)),
-                line_mask: (1 << 14) - 1,
+            constants: abi::Constants { line_mask: (1 << 14) - 1, ..constants },
+            sources: Sources::new(sources, &live(&sources.list, unix_now()), counts),
+            class: abi::Class {
+                limits: Limits::new((1e9 / class.connection_rate) as u64, class.connection_burst),
+                connections_max: class.connections_max,
+                flags: rate,
             },
-            limits: Limits::new((1e9 / settings.connection_rate) as u64, settings.connection_burst),
-            enforce: settings.enforce,
+            settings: abi::Settings { flags: list | enforced | deny, ..abi::Settings::default() },
             lines: RefCell::default(),
         }
     }
 }
 
+fn ip(address: Address) -> IpAddr {
+    match address {
+        Address::V4(octets) => octets.into(),
+        Address::V6(octets) => octets.into(),
+    }
+}
+
 impl Tables for Host {
-    fn serves(&self, port: u16) -> bool {
-        port == PORT
+    fn class_of_port(&self, port: u16) -> Option<u8> {
+        (port == PORT).then_some(0)
     }
 
-    fn admit(&self, source: Address) -> Admission {
+    fn listed(&self, source: Address) -> Option<Treatment> {
+        self.sources.listed(ip(source))
+    }
+
+    fn source(&self, address: Address) -> [u64; 2] {
+        hash::source(address, &self.constants)
+    }
+
+    fn place(&self, source: [u64; 2], class: u8) -> Place {
+        hash::place(source, class, &self.constants)
+    }
+
+    fn is_banned(&self, _: [u64; 2]) -> bool {
+        false
+    }
+
+    fn class(&self, class: u8) -> Option<abi::Class> {
+        (class == 0).then_some(self.class)
+    }
+
+    fn open(&self, _: Place) -> u32 {
+        0
+    }
+
+    fn admit(&self, place: Place, limits: Limits) -> Admission {
         const NOW: u64 = 1_000_000;
-        let place = hash::place(source, &self.constants);
         let mut lines = self.lines.borrow_mut();
-        admit(lines.entry(place.line).or_default(), place.tag, NOW, self.limits)
+        let line = lines.entry(place.line(&self.constants)).or_default();
+        admit(line, place.tag(), NOW, limits)
     }
 
-    fn enforces(&self) -> bool {
-        self.enforce
+    fn settings(&self) -> abi::Settings {
+        self.settings
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use gateway::xdp::{Error, Hook, Mode, Settings, Xdp, occupant};
+use gateway::xdp::{Error, Hook, Mode, occupant};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::connections::Connections;
@@ -118,11 +118,7 @@ fn a_driver_without_native_mode_is_an_error_that_names_generic() {
     let Some(net) = net() else {
         return;
     };
-    let on_lo = |mode| {
-        let interfaces = vec!["lo".to_owned()];
-        let settings = Settings { interfaces, mode, ..settings(BURST, true) };
-        net.gateway.run(|| Xdp::attach(&settings, &[PORT]))
-    };
+    let on_lo = |mode| net.gateway.run(|| settings(BURST, true).on("lo", mode).attach());
     let occupant = || net.gateway.run(|| occupant("lo").expect("rtnetlink"));
 
     let error = on_lo(Mode::Native).expect_err("lo has no driver");
@@ -146,8 +142,7 @@ fn auto_is_native_where_the_driver_can() {
     };
     net.gateway.ip(&format!("link set {INTERFACE} mtu 9000"));
     net.gateway.run(|| {
-        let settings = Settings { mode: Mode::Auto, ..settings_here(true) };
-        let xdp = Xdp::attach(&settings, &[PORT]).expect("attach");
+        let xdp = settings_here(true).on(INTERFACE, Mode::Auto).attach().expect("attach");
         let [attachment] = xdp.attachments() else {
             panic!("one interface, {:?}", xdp.attachments());
         };
@@ -163,10 +158,10 @@ fn a_taken_hook_names_its_owner() {
         return;
     };
     net.gateway.run(|| {
-        let _first = Xdp::attach(&settings_here(true), &[PORT]).expect("attach");
+        let _first = settings_here(true).attach().expect("attach");
         for mode in [Mode::Native, Mode::Auto, Mode::Generic] {
-            let again = Settings { mode, ..settings_here(true) };
-            let error = Xdp::attach(&again, &[PORT]).expect_err("the hook is taken");
+            let again = settings_here(true).on(INTERFACE, mode);
+            let error = again.attach().expect_err("the hook is taken");
             let text = error.to_string();
             assert!(text.contains("gw0 is taken by program \"gateway_frags\" (id "), "{text}");
         }
@@ -180,8 +175,8 @@ fn all_interfaces_or_none() {
     };
     net.gateway.run(|| {
         let mut settings = settings_here(true);
-        settings.interfaces.push("nowhere0".to_owned());
-        let error = Xdp::attach(&settings, &[PORT]).expect_err("there is no such interface");
+        settings.xdp.interfaces.push("nowhere0".to_owned());
+        let error = settings.attach().expect_err("there is no such interface");
         let text = error.to_string();
         assert!(text.contains("no interface named \"nowhere0\""), "{text}");
     });
@@ -205,7 +200,7 @@ fn a_missing_capability_is_named() {
             let effective = now.effective - missing - CapabilitySet::SYS_ADMIN;
             let fewer = CapabilitySets { effective, ..now };
             set_capabilities(None, fewer).expect("capset");
-            let error = Xdp::attach(&settings_here(true), &[PORT]).expect_err("not permitted");
+            let error = settings_here(true).attach().expect_err("not permitted");
             let text = error.to_string();
             assert!(text.contains(&format!("(missing: {name})")), "{text}");
         });
@@ -214,13 +209,13 @@ fn a_missing_capability_is_named() {
 
 #[test]
 fn an_object_that_is_none_is_named() {
-    let object = Some("Cargo.toml".into());
-    let error =
-        Xdp::attach(&Settings { object, ..settings(1, true) }, &[PORT]).expect_err("no ELF");
-    let text = error.to_string();
+    let attach = |object: &str| {
+        let mut setup = settings(1, true);
+        setup.xdp.object = Some(object.into());
+        setup.attach().expect_err("no object").to_string()
+    };
+    let text = attach("Cargo.toml");
     assert!(text.starts_with("Cargo.toml cannot be loaded: "), "{text}");
-    let object = Some("/no/such/object".into());
-    let error =
-        Xdp::attach(&Settings { object, ..settings(1, true) }, &[PORT]).expect_err("no file");
-    assert!(error.to_string().contains("No such file"), "{error}");
+    let text = attach("/no/such/object");
+    assert!(text.contains("No such file"), "{text}");
 }

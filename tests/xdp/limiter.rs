@@ -1,16 +1,19 @@
 //! The limiter as the loaded program has it: its count, its prefixes, its settings.
 
+use std::net::Ipv4Addr;
 use std::thread;
 
 use aya::programs::{TestRun, TestRunOptions, TestRunResult};
-use gateway::xdp::{Program, Settings};
+use gateway::admission::{Entry, Treatment, unix_now};
+use gateway::xdp::{Ban, Program};
 use gateway_ebpf::abi;
 use gateway_ebpf::verdict::{Action, Reason};
+use ipnet::Ipv4Net;
 
 use crate::packets::{syn_from_ipv4, syn_from_ipv6};
-use crate::{load, packets, settings};
+use crate::{PORTS, load, packets, settings};
 
-fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
+pub fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
     let options =
         TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
     let entry_point = program.entry_point(abi::PROGRAM_FRAGS).expect("entry point");
@@ -62,7 +65,8 @@ fn cpus_share_one_count() {
 
 #[test]
 fn the_rate_gives_connections_back() {
-    let fast = Settings { connection_rate: 50.0, ..settings(1, true) };
+    let mut fast = settings(1, true);
+    fast.class().connection_rate = 50.0;
     let Some(program) = load(&fast) else {
         return;
     };
@@ -88,7 +92,8 @@ fn an_ipv6_source_is_its_prefix() {
 
 #[test]
 fn prefixes_can_be_chosen() {
-    let wide = Settings { ipv4_prefix: 24, ipv6_prefix: 128, ..settings(10, true) };
+    let mut wide = settings(10, true);
+    (wide.sources.ipv4_prefix, wide.sources.ipv6_prefix) = (24, 128);
     let Some(program) = load(&wide) else {
         return;
     };
@@ -105,14 +110,14 @@ fn prefixes_can_be_chosen() {
 #[test]
 fn settings_change_while_it_runs() {
     let frame = syn_from_ipv4([192, 0, 2, 1]);
-    let Some(mut program) = load(&settings(10, false)) else {
+    let Some(program) = load(&settings(10, false)) else {
         return;
     };
     repeat(&program, &frame, 15);
     assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
     assert_eq!(tally(&program), (10, 0));
 
-    program.configure(&settings(10, true)).expect("configure");
+    program.configure(&settings(10, true).sources, &PORTS).expect("configure");
     repeat(&program, &frame, 5);
     assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
     assert_eq!(tally(&program), (10, 5), "what the source has used up is remembered");
@@ -133,13 +138,37 @@ fn nanoseconds_per_packet() {
             info.size_jitted()
         );
     }
+    let counts = program.counts().expect("counts");
+    let until = unix_now() + 3600;
+    let ban = Ban { until, level: 0, reason: 0, hits: 0 };
+    let banned = syn_from_ipv4([203, 0, 113, 1]);
+    let entry = |network| Entry::parse(network, Treatment::Deny, "here").expect("an entry");
+    let denied = entry("198.51.100.0/24");
     let other = crate::frames::ethernet(&[], 0x0806, &[0; 46]);
-    for (name, frame) in [
-        ("not TCP", other),
-        ("SYN over the limit, IPv4", syn_from_ipv4([192, 0, 2, 1])),
-        ("SYN over the limit, IPv6", syn_from_ipv6(v6(1, 1))),
-    ] {
-        let best = (0..9).map(|_| repeat(&program, &frame, 1_000_000).duration).min();
-        println!("{name}: {} ns", best.unwrap_or_default().as_nanos());
+    for networks in [0, 10_000, 100_000] {
+        if networks > 0 {
+            let many = (0..networks).map(|number: u32| {
+                let address = Ipv4Addr::from_bits(0x0a00_0000 + (number << 4));
+                let network = Ipv4Net::new(address, 28).expect("a network").into();
+                Entry { network, ..denied.clone() }
+            });
+            let list: Vec<_> = many.chain([denied.clone()]).collect();
+            program.set_list(&list).expect("the list");
+            for number in 0..10_000_u32 {
+                let source = counts.source((0xcb00_7101 + number).to_be_bytes().into());
+                program.ban(source, ban).expect("a ban");
+            }
+        }
+        println!("{networks} networks on lists:");
+        for (name, frame) in [
+            ("not TCP", other.clone()),
+            ("SYN over the limit, IPv4", syn_from_ipv4([192, 0, 2, 1])),
+            ("SYN over the limit, IPv6", syn_from_ipv6(v6(1, 1))),
+            ("SYN of a denied network", syn_from_ipv4([198, 51, 100, 1])),
+            ("SYN of a banned source", banned.clone()),
+        ] {
+            let best = (0..9).map(|_| repeat(&program, &frame, 1_000_000).duration).min();
+            println!("  {name}: {} ns", best.unwrap_or_default().as_nanos());
+        }
     }
 }

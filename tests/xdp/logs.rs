@@ -5,12 +5,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use aya::programs::{TestRun, TestRunOptions};
-use gateway::xdp::Xdp;
 use gateway_ebpf::abi;
 use tracing::Level;
 
 use crate::packets::syn_from_ipv4;
-use crate::{PORT, load, settings};
+use crate::{load, settings};
 
 struct Lines(Sender<String>);
 
@@ -42,7 +41,7 @@ fn a_drop_is_told_at_debug_level() {
         return;
     }
     // No interface: the program is only fed by hand.
-    let mut xdp = Xdp::attach(&settings(1, true), &[PORT]).expect("load");
+    let mut xdp = settings(1, true).attach().expect("load");
     let logs = xdp.take_logs().expect("logs are wanted");
     let frame = syn_from_ipv4([192, 0, 2, 99]);
     let options = TestRunOptions { data_in: Some(&frame), repeat: 3, ..Default::default() };
@@ -72,6 +71,6 @@ fn otherwise_there_are_no_logs() {
     if load(&settings(1, true)).is_none() {
         return;
     }
-    let mut xdp = Xdp::attach(&settings(1, true), &[PORT]).expect("load");
+    let mut xdp = settings(1, true).attach().expect("load");
     assert!(xdp.take_logs().is_none());
 }

@@ -12,44 +12,100 @@
 
 mod agreement;
 mod attach;
+mod bans;
 mod connections;
 mod frames;
+mod kept;
 mod limiter;
+mod lists;
 mod logs;
 mod netns;
 mod packets;
 mod running;
+mod served;
+mod sources;
 
 use std::io::Write;
 
-use gateway::xdp::{Error, Mode, Program, Settings};
+use gateway::admission::lists::live;
+use gateway::admission::{self, Class, Entry, Treatment, unix_now};
+use gateway::xdp::{self, Error, Mode, Program, Xdp};
 use gateway_ebpf::verdict::{Action, Reason};
 
 /// The port the gateway has in these tests.
 const PORT: u16 = 8080;
+/// With its class.
+const PORTS: [(u16, u8); 1] = [(PORT, 0)];
+/// How many connections there may be.
+const CONNECTIONS: usize = 1024;
 
 /// A rate that gives nothing back while a test runs.
 const NEVER: f64 = 1e-3;
 
-fn settings(burst: u32, enforce: bool) -> Settings {
-    Settings {
-        interfaces: Vec::new(),
-        mode: Mode::Native,
-        enforce,
-        required: true,
+/// What a program is loaded with.
+#[derive(Clone)]
+struct Setup {
+    xdp: xdp::Settings,
+    sources: admission::Settings,
+}
+
+impl Setup {
+    /// On this interface, in this mode.
+    fn on(mut self, interface: &str, mode: Mode) -> Self {
+        self.xdp.interfaces = vec![interface.to_owned()];
+        self.xdp.mode = mode;
+        self
+    }
+
+    fn class(&mut self) -> &mut Class {
+        &mut self.sources.classes[0]
+    }
+
+    /// Puts a network on a list.
+    fn list(mut self, line: &str, treatment: Treatment) -> Self {
+        self.sources.list.push(Entry::parse(line, treatment, "the test").expect("an entry"));
+        self
+    }
+
+    fn attach(&self) -> Result<Xdp, Error> {
+        Xdp::attach(&self.xdp, &self.sources, &PORTS, CONNECTIONS)
+    }
+}
+
+/// No list, any number of open connections, and a rate that gives nothing back while a test runs.
+fn settings(burst: u32, enforce: bool) -> Setup {
+    let class = Class {
         connection_rate: NEVER,
         connection_burst: burst,
-        table_bytes: 1 << 20,
-        ipv4_prefix: 32,
-        ipv6_prefix: 64,
-        object: None,
+        connections_max: 0,
+        enforce_rate: enforce,
+        enforce_connections: enforce,
+        ..Class::default()
+    };
+    Setup {
+        xdp: xdp::Settings {
+            interfaces: Vec::new(),
+            mode: Mode::Native,
+            required: true,
+            table_bytes: 1 << 20,
+            keep: None,
+            object: None,
+        },
+        sources: admission::Settings {
+            classes: vec![class],
+            enforce_deny: enforce,
+            ..admission::Settings::default()
+        },
     }
 }
 
 /// The program, loaded; `None` where that is not permitted and the test is to be skipped.
-fn load(settings: &Settings) -> Option<Program> {
-    match Program::load(settings, &[PORT]) {
-        Ok(program) => Some(program),
+fn load(setup: &Setup) -> Option<Program> {
+    match Program::load(&setup.xdp, &setup.sources, &PORTS, CONNECTIONS) {
+        Ok(program) => {
+            program.set_list(&live(&setup.sources.list, unix_now())).expect("the list");
+            Some(program)
+        }
         Err(error @ Error::NotPermitted { .. }) => {
             skip(&error.to_string());
             None

@@ -7,11 +7,11 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gateway::xdp::{Settings, Xdp, occupant};
+use gateway::xdp::{Mode, Xdp, occupant};
 
 use crate::connections::PATIENCE;
 use crate::netns::{GATEWAY_V4, GATEWAY_V6, INTERFACE, Namespace};
-use crate::{PORT, settings};
+use crate::{PORT, Setup, settings};
 
 pub const BURST: u32 = 10;
 /// One connection a second: slow beside a test that opens thirty at once, and a whole number.
@@ -70,14 +70,15 @@ fn addresses() -> [SocketAddr; 2] {
     [SocketAddr::new(GATEWAY_V4, PORT), SocketAddr::new(GATEWAY_V6, PORT)]
 }
 
-pub fn settings_here(enforce: bool) -> Settings {
-    let interfaces = vec![INTERFACE.to_owned()];
-    Settings { interfaces, connection_rate: RATE, ..settings(BURST, enforce) }
+pub fn settings_here(enforce: bool) -> Setup {
+    let mut setup = settings(BURST, enforce).on(INTERFACE, Mode::Native);
+    setup.class().connection_rate = RATE;
+    setup
 }
 
 fn library(inside: &Namespace, enforce: bool) -> State {
     inside.run(|| State::Library {
-        xdp: Box::new(Xdp::attach(&settings_here(enforce), &[PORT]).expect("attach")),
+        xdp: Box::new(settings_here(enforce).attach().expect("attach")),
         _listeners: addresses().map(|address| TcpListener::bind(address).expect("listen")),
     })
 }
@@ -221,7 +222,7 @@ impl Holder {
 #[ignore = "run by another test, in a process of its own"]
 fn hold() {
     if std::env::var_os(HOLD).is_some() {
-        let _xdp = Xdp::attach(&settings_here(true), &[PORT]).expect("attach");
+        let _xdp = settings_here(true).attach().expect("attach");
         println!("attached");
         let _ = std::io::stdin().read(&mut [0]);
     }

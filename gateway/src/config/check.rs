@@ -1,31 +1,33 @@
 //! Reads the document table by table into a [`Config`] and finds every mistake on the way. Each
 //! key is one line here: its name, what it may be, its default.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::policies::Policies;
-use super::values::{cores, interface};
-use super::{Config, Dns, Listener, Overrides, flags, routes, tls, upstreams, values};
+use super::values::cores;
+use super::{
+    AdminSocket, Config, Dns, Listener, Overrides, bans, flags, routes, tls, upstreams, values, xdp,
+};
 use crate::document::problem::{Place, Problem};
 use crate::document::section::{Section, read_document};
-use crate::document::units::{byte_rate, bytes, duration, rate};
+use crate::document::units::{byte_rate, bytes, duration};
 use crate::document::value::{Document, Kind};
 use crate::document::values::{address, boolean, integer, network, once, path, text, word};
 use crate::exchange::{Limits, Pages, ProxyProtocol, Timeouts, Trust};
 use crate::http::forwarded;
 use crate::net::rt::Driver;
 use crate::telemetry::access_log;
-use crate::xdp;
+use crate::xdp::Mode;
 
 /// The upstream that `--upstream` makes.
 pub(super) const UPSTREAM_DEFAULT: &str = "default";
 
 /// What `xdp.mode` may be.
-pub(super) const MODES: [(&str, xdp::Mode); 3] =
-    [("native", xdp::Mode::Native), ("generic", xdp::Mode::Generic), ("auto", xdp::Mode::Auto)];
+pub(super) const MODES: [(&str, Mode); 3] =
+    [("native", Mode::Native), ("generic", Mode::Generic), ("auto", Mode::Auto)];
 
 /// What `runtime.driver` may be.
 const DRIVERS: [(&str, Option<Driver>); 3] =
@@ -57,7 +59,6 @@ const TUNNEL_DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 
 const LISTENERS_HINT: &str = "write [[listeners]] with an address, or give --listen";
 const TRUSTED_HINT: &str = "write [\"10.0.0.0/8\"]";
-const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-interface";
 
 const SERVERS_HINT: &str = "write [\"192.0.2.53\"]";
 
@@ -78,11 +79,7 @@ const REQUEST_LINE_BYTES: RangeInclusive<u64> = 64..=64 << 10;
 const BODY_RATE: RangeInclusive<u64> = 0..=1 << 30;
 /// The upper end is there to catch a slip of the hand.
 pub(super) const BODY_BYTES: RangeInclusive<u64> = 0..=1024 << 40;
-/// From one which is 512 sources, to 134 million of them.
-const TABLE_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 pub(super) const COUNT: RangeInclusive<i64> = 1..=1_000_000_000;
-/// From one a minute to as many as the kernel's clock tells apart (2^14 ns).
-const CONNECTION_RATE: RangeInclusive<f64> = 1.0 / 60.0..=60_000.0;
 
 pub(super) fn check(
     bytes: &[u8],
@@ -111,10 +108,13 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let pages = root.table("pages", pages);
     let tls = tls::offers(root);
     let mut policies = Policies::read(root);
-    let listeners = listeners(root, &tls, &mut policies);
-    let admin = root.table("admin", |table| admin(table, &listeners));
+    let (xdp, mut sources) = xdp::read(root);
+    let bans = bans::read(root);
+    let listeners = listeners(root, &tls, &mut policies, &xdp::names(&sources));
+    sources.list.extend(xdp::proxies(&listeners));
+    let (admin, admin_socket) =
+        root.table("admin", |table| (admin(table, &listeners), admin_socket(table)));
     let access_log = root.table("access_log", access_log);
-    let xdp = root.has("xdp").then(|| root.table("xdp", xdp));
     let dns = root.table("dns", dns);
     let upstreams = upstreams::read(root, cores.len());
     let routes = routes::read(root, &upstreams, &mut policies);
@@ -127,8 +127,11 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
         limits,
         pages,
         admin,
+        admin_socket,
         access_log,
         xdp,
+        sources,
+        bans,
         tls,
         listeners,
         dns,
@@ -213,6 +216,7 @@ fn listeners(
     root: &mut Section<'_>,
     tls: &[crate::tls::server::Settings],
     policies: &mut Policies,
+    classes: &BTreeMap<String, usize>,
 ) -> Vec<Listener> {
     let names = tls.iter().enumerate().map(|(index, tls)| (tls.name.clone(), index)).collect();
     let mut listeners = Vec::new();
@@ -239,7 +243,17 @@ fn listeners(
         let trust = trust(table);
         let policies = policies.listed(table);
         let redirect = table.optional("redirect", redirect);
-        let listener = |address| Listener { address, tls, trust, policies, redirect };
+        let class = table.has("class").then(|| table.reference("class", classes)).flatten();
+        // There are fewer than 64.
+        let class = class.map_or(0, |position| position as u8);
+        // The kernel tells listeners by their ports.
+        let port = address.map_or(0, |address| address.port());
+        let others = listeners.iter().filter(|other: &&Listener| other.address.port() == port);
+        if let Some(other) = others.into_iter().find(|other| port != 0 && other.class != class) {
+            let message = format!("{} has the same port and another class", other.address);
+            table.reject_value("class", message);
+        }
+        let listener = |address| Listener { address, tls, trust, policies, redirect, class };
         listeners.extend(address.map(listener));
     });
     listeners
@@ -328,6 +342,13 @@ fn server(kind: &Kind) -> Result<SocketAddr, String> {
     }
 }
 
+fn admin_socket(table: &mut Section<'_>) -> Option<AdminSocket> {
+    table.value("socket", Some(AdminSocket::default()), |kind| match kind {
+        Kind::Text(text) if text == "off" => Ok(None),
+        other => path(other).map(|path| Some(AdminSocket { path, required: true })),
+    })
+}
+
 fn access_log(table: &mut Section<'_>) -> Option<access_log::Settings> {
     let format = table.value("format", Some(access_log::Format::Json), word(&FORMATS));
     let path = table.value("path", None, |kind| match kind {
@@ -335,27 +356,4 @@ fn access_log(table: &mut Section<'_>) -> Option<access_log::Settings> {
         other => path(other).map(Some),
     });
     format.map(|format| access_log::Settings { format, path })
-}
-
-fn xdp(table: &mut Section<'_>) -> xdp::Settings {
-    let mut seen = HashSet::new();
-    xdp::Settings {
-        interfaces: table
-            .list("interfaces", INTERFACES_HINT, |kind| once(&mut seen, interface(kind)?, kind)),
-        mode: table.value("mode", xdp::Mode::Native, word(&MODES)),
-        enforce: table.value("enforce", false, boolean),
-        required: table.value("required", false, boolean),
-        connection_rate: table.value("connection_rate", 50.0, rate(CONNECTION_RATE)),
-        connection_burst: table.value("connection_burst", 200, integer(1..=100_000)),
-        table_bytes: table.value("table", 8 << 20, |kind| {
-            let bytes: u64 = bytes(TABLE_BYTES)(kind)?;
-            match bytes.is_power_of_two() {
-                true => Ok(bytes),
-                false => Err("must be a power of two, as in \"8MiB\"".to_owned()),
-            }
-        }),
-        ipv4_prefix: table.value("ipv4_prefix", 32, integer(1..=32)),
-        ipv6_prefix: table.value("ipv6_prefix", 64, integer(1..=128)),
-        object: table.optional("object", path),
-    }
 }

@@ -29,6 +29,8 @@ pub(super) fn lay_over(root: &mut Table, flags: &Overrides) {
     set(root, "--conn-rate", "xdp", "connection_rate", flags.conn_rate.as_ref().map(text));
     let burst = flags.conn_burst.map(|burst| Kind::Integer(burst.into()));
     set(root, "--conn-burst", "xdp", "connection_burst", burst);
+    let open = flags.conn_max.map(|open| Kind::Integer(open.into()));
+    set(root, "--conn-max", "xdp", "connections_max", open);
     let object = flags.xdp_object.as_ref().map(|path| Kind::Text(path.display().to_string()));
     set(root, "--xdp-object", "xdp", "object", object);
 

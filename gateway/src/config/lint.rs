@@ -1,15 +1,21 @@
 //! What is right and still not what somebody may have meant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipnet::IpNet;
 
 use super::{Config, Route};
 use crate::action::Action;
+use crate::admission::{Entry, Treatment, lists};
 use crate::routing::{HostPattern, PathPattern};
 use crate::tls::{Identity, server};
 
 /// How long before its end a certificate is worth a word: whoever renews it had time enough by then.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 86_400);
+
+/// Networks that decide nothing are named up to here, and then counted.
+const NETWORKS_NAMED_MAX: usize = 5;
 
 impl Config {
     /// What a person should know of it at this time, a line each.
@@ -38,6 +44,7 @@ impl Config {
             warnings.extend(state.map(|state| format!("upstreams.{}.tls: {state}", upstream.name)));
         }
         self.needless_parts(&mut warnings);
+        self.pointless_networks(u64::try_from(now).unwrap_or(0), &mut warnings);
         self.missing_names(&mut warnings);
         self.deaf_to_preflights(&mut warnings);
         self.unreachable(&mut warnings);
@@ -136,6 +143,38 @@ impl Config {
         (!needless.is_empty()).then(|| format!("{identity}: no route is for {names}"))
     }
 
+    /// Networks on lists that decide nothing, and classes that hold nobody.
+    fn pointless_networks(&self, now: u64, warnings: &mut Vec<String>) {
+        let list = &self.sources.list;
+        let live: HashSet<_> = lists::live(list, now).into_iter().map(shape).collect();
+        let mut pointless = 0;
+        for entry in list {
+            let ended = entry.until.is_some_and(|until| until <= now);
+            if !ended && live.contains(&shape(entry.clone())) {
+                continue;
+            }
+            pointless += 1;
+            if pointless <= NETWORKS_NAMED_MAX {
+                let (origin, network) = (&entry.origin, entry.network);
+                let why = if ended { "has ended" } else { "another entry has it decided" };
+                warnings.push(format!("{origin}: {network}: {why}"));
+            }
+        }
+        if pointless > NETWORKS_NAMED_MAX {
+            let more = pointless - NETWORKS_NAMED_MAX;
+            warnings.push(format!("{more} more networks on lists decide nothing"));
+        }
+        for (position, class) in self.sources.classes.iter().enumerate().skip(1) {
+            let holds = |entry: &Entry| entry.treatment == Treatment::Class(position as u8);
+            let used = list.iter().any(holds)
+                || self.listeners.iter().any(|listener| usize::from(listener.class) == position);
+            if !used {
+                let name = &class.name;
+                warnings.push(format!("xdp.classes.{name}: no listener and no network is of it"));
+            }
+        }
+    }
+
     /// Hosts of routes that no certificate is for, where nobody can ask for them without.
     fn missing_names(&self, warnings: &mut Vec<String>) {
         let all_secure = self
@@ -156,6 +195,11 @@ impl Config {
             }
         }
     }
+}
+
+/// What of an entry decides.
+fn shape(entry: Entry) -> (IpNet, Treatment) {
+    (entry.network, entry.treatment)
 }
 
 /// Whether one serves whatever the other could.
@@ -268,6 +312,27 @@ mod tests {
         let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
         let message = "routes[0].methods: without OPTIONS no preflight comes to its cors policy";
         assert_eq!(config.warnings(UNIX_EPOCH), [message]);
+    }
+
+    #[test]
+    fn networks_that_decide_nothing_are_named() {
+        let text = b"
+            listeners = [{ address = '127.0.0.1:8080' }]
+            [xdp]
+            interfaces = ['eth0']
+            allow = ['10.0.0.0/8']
+            deny = ['10.1.0.0/16', '203.0.113.0/24 until=1970-01-01', '198.51.100.0/24']
+            classes.some = {}
+            [[routes]]
+            respond = {}
+        ";
+        let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
+        let expected = [
+            "xdp.deny: 10.1.0.0/16: another entry has it decided",
+            "xdp.deny: 203.0.113.0/24: has ended",
+            "xdp.classes.some: no listener and no network is of it",
+        ];
+        assert_eq!(config.warnings(UNIX_EPOCH), expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! wrong, or into every mistake there is. Nothing here touches the network; names of endpoints
 //! are looked up later.
 
+mod bans;
 mod check;
 mod compose;
 mod error;
@@ -14,6 +15,7 @@ mod routes;
 mod tls;
 mod upstreams;
 mod values;
+mod xdp;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::document::{Place, Problem};
+pub use bans::ban_length;
 pub use error::Error;
 
 use crate::action::mirror::Mirror;
@@ -32,7 +35,7 @@ use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
 use crate::routing::{Conditions, Entry, HostPattern, PathPattern, Table};
 use crate::telemetry::access_log;
-use crate::{policy, upstream, xdp};
+use crate::{admission, policy, upstream};
 
 /// Bytes of a configuration file: some 500,000 routes. Ends the reading of what is no file.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -74,12 +77,18 @@ pub struct Config {
     pub limits: Limits,
     /// Where `/metrics`, `/healthz` and `/readyz` are served, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// Where the command line reaches the running gateway, if anywhere.
+    pub admin_socket: Option<AdminSocket>,
     /// What the gateway's own answers say, where files say it.
     pub pages: Pages,
     /// Where and how requests are logged, if at all.
     pub access_log: Option<access_log::Settings>,
     /// The kernel program, if any.
-    pub xdp: Option<xdp::Settings>,
+    pub xdp: Option<crate::xdp::Settings>,
+    /// The limits per source and the lists.
+    pub sources: admission::Settings,
+    /// When offences become bans, if they do.
+    pub bans: Option<admission::bans::Settings>,
     /// What listeners may offer; they refer to it by position.
     pub tls: Vec<crate::tls::server::Settings>,
     /// At least one.
@@ -154,6 +163,24 @@ impl Default for Dns {
     }
 }
 
+/// A socket that only its owner may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Refuse to start without it; one that nobody has asked for is made where its folder is.
+    pub required: bool,
+}
+
+/// Where the socket is unless another place is named.
+pub const ADMIN_SOCKET: &str = "/run/gateway/admin.sock";
+
+impl Default for AdminSocket {
+    fn default() -> Self {
+        Self { path: PathBuf::from(ADMIN_SOCKET), required: false }
+    }
+}
+
 /// One address clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -167,6 +194,8 @@ pub struct Listener {
     pub policies: Vec<usize>,
     /// The port at which clients of plain HTTP are to speak HTTPS instead.
     pub redirect: Option<u16>,
+    /// Position in [`admission::Settings::classes`] of the limits for who connects here.
+    pub class: u8,
 }
 
 /// One policy.
@@ -238,13 +267,15 @@ pub struct Overrides {
     /// `--xdp-interface`: replaces the file's.
     pub xdp_interfaces: Vec<String>,
     /// `--xdp-mode`.
-    pub xdp_mode: Option<xdp::Mode>,
+    pub xdp_mode: Option<crate::xdp::Mode>,
     /// `--xdp-enforce`.
     pub xdp_enforce: bool,
     /// `--conn-rate`: `50` or `50/s`.
     pub conn_rate: Option<String>,
     /// `--conn-burst`.
     pub conn_burst: Option<u32>,
+    /// `--conn-max`.
+    pub conn_max: Option<u32>,
     /// `--xdp-object`.
     pub xdp_object: Option<PathBuf>,
 }

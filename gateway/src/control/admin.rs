@@ -17,10 +17,12 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::reload::Change;
+use super::sources::Keeper;
 use super::{Error, KernelCounters};
 use crate::config::Config;
 use crate::net::Deadline;
@@ -30,7 +32,7 @@ use crate::upstream::Address;
 
 /// Connections at once. They share the process's descriptors with the traffic, so whoever
 /// reaches this address must not be able to use those up.
-const CONNECTIONS_MAX: usize = 32;
+pub(super) const CONNECTIONS_MAX: usize = 32;
 
 /// A client's request has to be there within this time, also on a connection that is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +41,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Between two attempts to accept when the process is out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the answers come from.
 pub(super) struct Sources {
@@ -48,6 +50,8 @@ pub(super) struct Sources {
     pub descriptors: u64,
     pub workers: Vec<Arc<metrics::Worker>>,
     pub kernel: Option<KernelCounters>,
+    /// What is counted of sources, and who is banned.
+    pub keeper: Option<Arc<Keeper>>,
     pub access_log_lines_lost: Option<Arc<Counter>>,
 }
 
@@ -184,6 +188,7 @@ impl Status {
 
     fn metrics(&self) -> String {
         let sources = &self.sources;
+        let keeper = sources.keeper.as_deref();
         let workers: Vec<_> = sources.workers.iter().map(Arc::as_ref).collect();
         let kernel = sources.kernel.as_ref().map(|counters| counters()).unwrap_or_default();
         let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -194,6 +199,8 @@ impl Status {
             reloads: (self.reloads.0.value(), self.reloads.1.value()),
             file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
             kernel: &kernel,
+            sources_uncounted: keeper.map_or(0, |keeper| keeper.counts().uncounted()),
+            bans: keeper.map_or((0, 0, 0), Keeper::ban_counts),
             access_log_lines_lost: sources
                 .access_log_lines_lost
                 .as_ref()
@@ -269,7 +276,7 @@ async fn accept(listener: TcpListener, router: Router) {
     }
 }
 
-async fn answer(stream: TcpStream, router: Router) {
+pub(super) async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -284,6 +291,7 @@ async fn answer(stream: TcpStream, router: Router) {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use tokio::net::TcpStream;
 
     fn status(kernel: Option<KernelCounters>) -> Arc<Status> {
         Arc::new(Status::new(Sources {
@@ -291,6 +299,7 @@ mod tests {
             descriptors: 1024,
             workers: vec![Arc::new(metrics::Worker::new()), Arc::new(metrics::Worker::new())],
             kernel,
+            keeper: None,
             access_log_lines_lost: None,
         }))
     }

@@ -28,6 +28,13 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The admin socket cannot be made.
+    Socket {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The access log cannot be opened.
     AccessLog {
         /// The file; none is standard output.
@@ -79,6 +86,9 @@ impl fmt::Display for Error {
             Self::Resolve(reason) => f.write_str(reason),
             Self::Listen { address, source } => bind_failed(f, "listen", *address, source),
             Self::Admin { address, source } => bind_failed(f, "admin", *address, source),
+            Self::Socket { path, source } => {
+                write!(f, "admin socket {}: {source}", path.display())
+            }
             Self::AccessLog { path: Some(path), source } => {
                 write!(f, "access log {}: {source}", path.display())
             }
@@ -132,6 +142,7 @@ impl std::error::Error for Error {
             | Self::Signals(source)
             | Self::Listen { source, .. }
             | Self::Admin { source, .. }
+            | Self::Socket { source, .. }
             | Self::AccessLog { source, .. }
             | Self::Worker { source, .. } => Some(source),
             Self::Xdp(source) => Some(source.as_ref()),

@@ -76,9 +76,12 @@ impl Lifecycle {
                 Step::End
             }
             Event::StartTimeout => Step::Wait,
-            Event::Reload | Event::FilesChanged | Event::Resolved { .. } | Event::Found(_) => {
-                Step::Wait
-            }
+            Event::Reload
+            | Event::FilesChanged
+            | Event::Resolved { .. }
+            | Event::ListEnded
+            | Event::ListChanged
+            | Event::Found(_) => Step::Wait,
             Event::DrainTimeout => Step::Cut,
             Event::TunnelDrainTimeout => {
                 self.fail(Failure::DrainTimeout);

@@ -179,6 +179,7 @@ mod tests {
             trust: Trust::default(),
             policies: Vec::new(),
             redirect: None,
+            class: 0,
         };
         assert_eq!(
             bind_all(&[listener], 1).unwrap_err().to_string(),

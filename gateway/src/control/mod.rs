@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_types, reason = "control hands its parts to the workers' threads")]
 
 mod admin;
+mod bans;
 mod cpus;
 mod descriptors;
 mod driver;
@@ -14,14 +15,16 @@ mod lifecycle;
 mod listen;
 mod offences;
 mod policies;
+mod privileges;
 mod prober;
 pub mod reload;
 mod resolver;
 mod signals;
+mod socket;
+mod sources;
 mod supervise;
 mod tickets;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -32,10 +35,9 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::net::rt::Driver;
 use crate::telemetry::{access_log, prometheus};
+use crate::worker;
 use crate::worker::mailbox::{self, Handle};
 use crate::worker::{Entrance, Generation};
-use crate::xdp::Xdp;
-use crate::{worker, xdp};
 use admin::Status;
 pub use cpus::usable_cpus;
 pub use error::Error;
@@ -47,7 +49,7 @@ use supervise::{Gateway, Listening, Reloading};
 /// Offences on their way from workers; more than that are only counted.
 const REPORTS_MAX: usize = 4096;
 
-/// Reads the kernel program's counters, and keeps the program attached until it is dropped.
+/// Reads the kernel program's counters.
 type KernelCounters = Box<dyn Fn() -> Vec<prometheus::KernelCounter> + Send + Sync>;
 
 /// What the loop hears of. A worker sends at most two, so the channel needs no bound.
@@ -65,6 +67,10 @@ enum Event {
         name: String,
         answer: resolver::Answer,
     },
+    /// An entry of the list has ended.
+    ListEnded,
+    /// Networks were banned, or are no longer.
+    ListChanged,
     /// What looking at a change has found.
     Found(Box<Found>),
     StartTimeout,
@@ -97,6 +103,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let found = resolver::look_up(&config).await.map_err(Error::Resolve)?;
     let groups = listen::bind_all(&config.listeners, config.cores.len())?;
     let admin = config.admin.map(admin::bind).transpose()?;
+    let socket = socket::bind(config.admin_socket.as_ref())?;
     let (access_log, writer) =
         config.access_log.as_ref().map(start_access_log).transpose()?.unzip();
 
@@ -110,20 +117,30 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
         address: *address,
     });
     let listening: Vec<_> = listening.collect();
-    let kernel = attach_kernel(config.xdp.as_ref(), &addresses)?;
+    let connections_max = descriptors::connections_max(&config, descriptors);
+    let connections = connections_max.saturating_mul(config.cores.len());
+    let keeper =
+        Arc::new(sources::Keeper::start(&config, &addresses, connections, events.clone())?);
+    keeper.adopt();
+    if keeper.kernel().is_some() {
+        privileges::give_up();
+    }
     let status = Arc::new(Status::new(admin::Sources {
         started,
         descriptors,
         workers: config.cores.iter().map(|_| Arc::default()).collect(),
-        kernel,
+        kernel: keeper.kernel_counters(),
+        keeper: Some(Arc::clone(&keeper)),
         access_log_lines_lost: writer.as_ref().map(access_log::Writer::lines_lost),
     }));
     let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&status))).transpose()?;
 
+    let _socket = socket.map(|socket| socket.serve(Arc::clone(&keeper))).transpose()?;
+
     let drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
     let (reports, reported) = channel(REPORTS_MAX);
     let (stop_ledger, stopped) = oneshot::channel();
-    let ledger = tokio::spawn(offences::keep(reported, stopped));
+    let ledger = tokio::spawn(offences::keep(reported, stopped, Arc::clone(&keeper)));
     status.set_certificates(&config);
     warn(&config);
     let mut keys = tickets::Keys::new().map_err(Error::Tickets)?;
@@ -134,11 +151,12 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let mut states = policies::States::default();
     let policies = Arc::new(states.of(&config));
     let config = Arc::new(config);
+    let sources = keeper.apply(&config)?;
     let listeners = Arc::new((0..listening.len()).collect());
-    let running = Generation { config, listeners, endpoints, tickets, policies };
+    let running = Generation { config, listeners, endpoints, tickets, policies, sources };
     let workers = Workers {
         driver,
-        connections_max: descriptors::connections_max(&running.config, descriptors),
+        connections_max,
         generation: running.clone(),
         access_log,
         events: events.clone(),
@@ -160,6 +178,8 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
         names,
         prober: Prober::default(),
         states,
+        keeper,
+        list_ends: None,
         reloading: Reloading::No,
     };
     let outcome = gateway.supervise(inbox).await;
@@ -177,53 +197,6 @@ fn start_access_log(
 ) -> Result<(access_log::Sender, access_log::Writer), Error> {
     access_log::Writer::start(settings)
         .map_err(|source| Error::AccessLog { path: settings.path.clone(), source })
-}
-
-/// Attaches the kernel program if there is to be one. Where it is not required, the gateway
-/// serves without it, and says so loudly.
-fn attach_kernel(
-    settings: Option<&xdp::Settings>,
-    listeners: &[SocketAddr],
-) -> Result<Option<KernelCounters>, Error> {
-    let Some(settings) = settings else { return Ok(None) };
-    let ports: Vec<u16> = listeners.iter().map(SocketAddr::port).collect();
-    match attach_xdp(settings, &ports) {
-        Ok(counters) => Ok(Some(counters)),
-        Err(error) if settings.required => Err(error),
-        Err(error) => {
-            tracing::error!("{error}; serving WITHOUT connection limits in the kernel");
-            Ok(None)
-        }
-    }
-}
-
-/// Attaches the kernel program and forwards its log records. It stays attached for as long as its
-/// counters can be read.
-fn attach_xdp(settings: &xdp::Settings, ports: &[u16]) -> Result<KernelCounters, Error> {
-    let mut xdp = Xdp::attach(settings, ports).map_err(|error| Error::Xdp(Box::new(error)))?;
-    for xdp::Attachment { interface, hook, .. } in xdp.attachments() {
-        let verb = if settings.enforce { "enforcing" } else { "observing" };
-        tracing::info!("xdp on {interface}: {hook} mode, {verb}");
-    }
-    if let Some(logs) = xdp.take_logs() {
-        tokio::spawn(async move {
-            if let Err(error) = logs.forward().await {
-                tracing::warn!("xdp: no more log records: {error}");
-            }
-        });
-    }
-    Ok(Box::new(move || {
-        let counts = xdp.counters().unwrap_or_else(|error| {
-            tracing::warn!("xdp: {error}");
-            Vec::new()
-        });
-        let counter = |count: xdp::Count| prometheus::KernelCounter {
-            verdict: count.verdict.action.label(),
-            reason: count.verdict.reason.label(),
-            packets: count.packets,
-        };
-        counts.into_iter().map(counter).collect()
-    }))
 }
 
 /// Says what a person should know, and names the upstreams that anybody could pose as.
@@ -296,6 +269,7 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     #[test]
@@ -324,8 +298,11 @@ mod tests {
             limits: Default::default(),
             pages: Default::default(),
             admin,
+            admin_socket: None,
             access_log: None,
             xdp: None,
+            sources: Default::default(),
+            bans: None,
             tls: Vec::new(),
             listeners: vec![crate::config::Listener {
                 address: listen,
@@ -333,6 +310,7 @@ mod tests {
                 trust: Default::default(),
                 policies: Vec::new(),
                 redirect: None,
+                class: 0,
             }],
             policies: Vec::new(),
             dns: Default::default(),

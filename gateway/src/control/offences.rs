@@ -1,14 +1,18 @@
 //! Who broke the rules lately, in a few lines of the log instead of one for each time.
 
+#![expect(clippy::disallowed_types, reason = "several parts of control keep bans")]
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::sources::Keeper;
 use crate::telemetry::metrics::Offence;
 use crate::worker::mailbox::Report;
 
@@ -30,14 +34,24 @@ struct Ledger {
 }
 
 /// Writes down what workers report, until `stop` says that no more will come.
-pub(super) async fn keep(mut reports: Receiver<Report>, mut stop: oneshot::Receiver<()>) {
+pub(super) async fn keep(
+    mut reports: Receiver<Report>,
+    mut stop: oneshot::Receiver<()>,
+    keeper: Arc<Keeper>,
+) {
     let mut ledger = Ledger::default();
     let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Some(report) = reports.recv() => ledger.record(report),
-            _ = ticks.tick() => ledger.tell(),
+            Some(report) = reports.recv() => {
+                keeper.offend(&report);
+                ledger.record(report);
+            }
+            _ = ticks.tick() => {
+                ledger.tell();
+                keeper.sweep_bans();
+            }
             _ = &mut stop => break,
         }
     }
@@ -48,7 +62,7 @@ pub(super) async fn keep(mut reports: Receiver<Report>, mut stop: oneshot::Recei
 }
 
 impl Ledger {
-    fn record(&mut self, Report { client, offence }: Report) {
+    fn record(&mut self, Report { client, offence, .. }: Report) {
         let full = self.clients.len() >= CLIENTS_MAX;
         if full && !self.clients.contains_key(&client) {
             self.others = self.others.saturating_add(1);
@@ -105,10 +119,14 @@ mod tests {
         let mut ledger = Ledger::default();
         for number in 1..=8 {
             for _ in 0..number {
-                ledger.record(Report { client: client(number), offence: Offence::Malformed });
+                ledger.record(Report {
+                    client: client(number),
+                    offence: Offence::Malformed,
+                    direct: true,
+                });
             }
         }
-        ledger.record(Report { client: client(8), offence: Offence::SlowHead });
+        ledger.record(Report { client: client(8), offence: Offence::SlowHead, direct: true });
         let lines = ledger.lines();
         assert_eq!(lines[0], "offences: 0.0.0.8: malformed 8 slow_head 1");
         assert_eq!(lines[NAMED_MAX], "offences: 6 more by other clients");
@@ -119,7 +137,11 @@ mod tests {
     fn memory_is_bounded() {
         let mut ledger = Ledger::default();
         for number in 0..2 * CLIENTS_MAX as u32 {
-            ledger.record(Report { client: client(number), offence: Offence::Malformed });
+            ledger.record(Report {
+                client: client(number),
+                offence: Offence::Malformed,
+                direct: true,
+            });
         }
         assert_eq!(ledger.clients.len(), CLIENTS_MAX);
         assert_eq!(ledger.others as usize, CLIENTS_MAX);

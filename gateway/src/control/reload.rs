@@ -83,8 +83,14 @@ fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
         ("runtime.driver", config.driver == running.driver),
         ("limits.connections", config.limits.connections == running.limits.connections),
         ("admin", config.admin == running.admin),
+        ("admin.socket", config.admin_socket == running.admin_socket),
         ("access_log", config.access_log == running.access_log),
-        ("xdp", config.xdp == running.xdp),
+        (
+            "xdp (interfaces, mode, required, table, on_exit, pin, object)",
+            config.xdp == running.xdp,
+        ),
+        ("xdp.ipv4_prefix", config.sources.ipv4_prefix == running.sources.ipv4_prefix),
+        ("xdp.ipv6_prefix", config.sources.ipv6_prefix == running.sources.ipv6_prefix),
     ];
     let changed: Vec<_> = fixed.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect();
     if !changed.is_empty() {

@@ -15,7 +15,9 @@ use super::listen::Group;
 use super::prober::Prober;
 use super::reload::{self, Candidate, Change, Found};
 use super::resolver::{Answer, Names};
+use super::sources::Keeper;
 use super::{Error, Event, policies, tickets, warn};
+use crate::admission::unix_now;
 use crate::config::Config;
 use crate::worker::mailbox::Handle;
 use crate::worker::{Entrance, Generation};
@@ -41,6 +43,9 @@ pub(super) struct Gateway {
     pub names: Names,
     pub prober: Prober,
     pub states: policies::States,
+    pub keeper: Arc<Keeper>,
+    /// When an entry of the list ends, and an event comes.
+    pub list_ends: Option<u64>,
     /// Who is told which files to watch.
     pub files: UnboundedSender<Vec<PathBuf>>,
     pub reloading: Reloading,
@@ -78,12 +83,21 @@ impl Gateway {
         self.send_after(START_TIMEOUT, Event::StartTimeout);
         self.watch_files();
         self.watch_endpoints();
+        self.await_end_of_list();
         while let Some(event) = inbox.recv().await {
             match event {
                 Event::Reload => self.look(Change::Configuration),
                 Event::FilesChanged => self.look(Change::Files),
                 Event::Found(found) => self.found(*found),
                 Event::Resolved { name, answer } => self.resolved(&name, answer),
+                Event::ListEnded => {
+                    // A timer may be of a configuration that is gone.
+                    if self.list_ends.is_some_and(|end| end <= unix_now()) {
+                        self.list_ends = None;
+                        self.renew_list();
+                    }
+                }
+                Event::ListChanged => self.renew_list(),
                 event => match lifecycle.on(event) {
                     Step::Wait => {}
                     Step::Serve => self.announce(),
@@ -164,6 +178,15 @@ impl Gateway {
                 return false;
             }
         };
+        let before = self.keeper.set_ports(self.ports(&next));
+        let sources = match self.keeper.apply(&next.config) {
+            Ok(sources) => sources,
+            Err(error) => {
+                self.keeper.set_ports(before);
+                tracing::error!("not reloaded: {error}");
+                return false;
+            }
+        };
         if let Some(found) = next.names {
             self.names.follow(&next.config, found);
         }
@@ -172,7 +195,8 @@ impl Gateway {
         let entrances = self.listen(&next.config, next.groups);
         let listeners = self.listening.iter().map(|listening| listening.number).collect();
         let (config, listeners) = (Arc::new(next.config), Arc::new(listeners));
-        self.running = Generation { config, listeners, endpoints, tickets, policies };
+        self.running = Generation { config, listeners, endpoints, tickets, policies, sources };
+        self.await_end_of_list();
         let config = &self.running.config;
         self.status.set_certificates(config);
         self.watch_files();
@@ -184,6 +208,21 @@ impl Gateway {
             worker.reload(self.running.clone(), entrances);
         }
         true
+    }
+
+    /// What a configuration listens on, in its order.
+    fn ports(&self, next: &Candidate) -> Vec<u16> {
+        let known = self.listening.iter().map(|listening| listening.configured).collect();
+        let known = reload::matched(&next.config, known).into_iter();
+        let port = |(position, known): (usize, Option<usize>)| {
+            let group = || next.groups.iter().find(|(own, _)| *own == position);
+            let known = known.and_then(|at| self.listening.get(at));
+            let address = known.map(|listening| listening.address);
+            address
+                .or_else(|| group().map(|(_, group)| group.address))
+                .map(|address| address.port())
+        };
+        known.enumerate().filter_map(port).collect()
     }
 
     /// From now on the listeners are those of `config`, of which the new ones are bound. What each worker
@@ -214,6 +253,31 @@ impl Gateway {
             tracing::info!("listening on {address}");
         }
         entrances
+    }
+
+    /// Makes the list anew, with what is banned now and without the entries that have ended.
+    fn renew_list(&mut self) {
+        match self.keeper.apply(&self.running.config) {
+            Ok(sources) => self.running.sources = sources,
+            Err(error) => tracing::error!("the list cannot be renewed: {error}"),
+        }
+        self.await_end_of_list();
+        for worker in &self.workers {
+            worker.reload(self.running.clone(), []);
+        }
+    }
+
+    /// Sends an event when the next entry of the list ends.
+    fn await_end_of_list(&mut self) {
+        let end = self.keeper.list_ends(&self.running.config);
+        if let Some(end) = end
+            && Some(end) != self.list_ends
+        {
+            // The timer's clock is not the calendar's: better late than too early.
+            let left = end.saturating_sub(unix_now()) + 1;
+            self.send_after(Duration::from_secs(left), Event::ListEnded);
+        }
+        self.list_ends = end;
     }
 
     fn watch_files(&self) {
@@ -301,8 +365,12 @@ mod tests {
                 descriptors: 1024,
                 workers: (0..workers).map(|_| Arc::default()).collect(),
                 kernel: None,
+                keeper: None,
                 access_log_lines_lost: None,
             }));
+            let config = config("127.0.0.1:0".parse().unwrap(), None);
+            let keeper = Arc::new(Keeper::start(&config, &[], 64, events.clone()).unwrap());
+            let sources = keeper.apply(&config).unwrap();
             let (handles, inboxes) = (0..workers).map(|_| Handle::new().unwrap()).unzip();
             let gateway = Gateway {
                 listening: Vec::new(),
@@ -315,12 +383,15 @@ mod tests {
                 files: unbounded_channel().0,
                 load: Arc::new(Box::new(nothing_to_load)),
                 running: Generation {
-                    config: Arc::new(config("127.0.0.1:0".parse().unwrap(), None)),
+                    config: Arc::new(config),
                     listeners: Arc::default(),
                     endpoints: Arc::default(),
                     tickets: Arc::default(),
                     policies: Arc::default(),
+                    sources,
                 },
+                keeper,
+                list_ends: None,
                 keys: tickets::Keys::new().unwrap(),
                 names: Names::new(events.clone()),
                 prober: Prober::default(),

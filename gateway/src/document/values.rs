@@ -78,7 +78,11 @@ pub(crate) fn path(kind: &Kind) -> Result<PathBuf, String> {
 
 /// `"10.0.0.0/8"`, or one address.
 pub(crate) fn network(kind: &Kind) -> Result<IpNet, String> {
-    let text = text(kind)?;
+    network_of(text(kind)?)
+}
+
+/// The same of a text.
+pub(crate) fn network_of(text: &str) -> Result<IpNet, String> {
     let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     let wrong = || format!("{} is no network: write \"10.0.0.0/8\" or an address", shown(text));
     let network: IpNet = network.ok_or_else(wrong)?;

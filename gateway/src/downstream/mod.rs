@@ -1,5 +1,7 @@
 //! The client's side: connections, and what each request on them goes through.
 
+#![expect(clippy::disallowed_types, reason = "sources are counted for all workers together")]
+
 pub mod connection;
 mod current;
 mod prologue;
@@ -9,9 +11,11 @@ mod serve;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Redirect;
+use crate::admission::Sources;
 use crate::exchange::{Error, ProxyProtocol, Resources, Trust};
 use crate::net::rt;
 use crate::policy::Policies;
@@ -35,14 +39,19 @@ pub struct Shared {
     pub routes: Table<Route>,
     /// By their numbers, also those that are gone, whose connections may not be.
     pub listeners: Vec<Option<Listener>>,
+    /// Who may connect.
+    pub sources: Arc<Sources>,
     /// TLS handshakes this worker may have going on.
     pub handshakes_max: usize,
     /// Where requests go, in the configuration's order.
     pub upstreams: Vec<Rc<Upstream>>,
     /// Whether any of them wants to be told whose each connection is.
     pub announces: bool,
-    /// Tells control of a broken rule; false when it could not hear.
-    pub report: Box<dyn Fn(IpAddr, Offence) -> bool>,
+    /// Tells control of a broken rule, and whether packets come from that address; false when it could
+    /// not hear.
+    pub report: Box<dyn Fn(IpAddr, Offence, bool) -> bool>,
+    /// Whether answers of 4xx count as offences.
+    pub reports_client_errors: bool,
     /// Where requests are logged.
     pub access_log: Option<Rc<RefCell<AccessLog>>>,
 }
@@ -58,11 +67,13 @@ pub struct Listener {
     pub policies: Policies,
     /// Where clients of plain HTTP are sent instead.
     pub redirect: Option<Redirect>,
+    /// Whose limits who connects here is held to.
+    pub class: u8,
 }
 
 impl Shared {
     /// The listener with this number.
-    fn listener(&self, number: usize) -> Option<&Listener> {
+    pub fn listener(&self, number: usize) -> Option<&Listener> {
         self.listeners.get(number)?.as_ref()
     }
 
@@ -74,12 +85,26 @@ impl Shared {
             })
     }
 
-    /// Counts an error that is a client's offence, and tells control.
-    fn note_offence(&self, error: Error, client: SocketAddr) {
-        let Some(offence) = error.offence() else { return };
+    /// Counts an error that is a client's offence, and tells control. `socket` is where packets come
+    /// from.
+    fn note_offence(&self, error: Error, client: SocketAddr, socket: SocketAddr) {
+        if let Some(offence) = error.offence() {
+            self.note(offence, client, socket);
+        }
+    }
+
+    /// Takes down an answer that may be a client's offence.
+    fn note_status(&self, status: u16, client: SocketAddr, socket: SocketAddr) {
+        if self.reports_client_errors && (400..500).contains(&status) {
+            self.note(Offence::ClientError, client, socket);
+        }
+    }
+
+    fn note(&self, offence: Offence, client: SocketAddr, socket: SocketAddr) {
         let metrics = &self.resources.metrics;
         metrics.offence(offence);
-        if !(self.report)(client.ip().to_canonical(), offence) {
+        let client = client.ip().to_canonical();
+        if !(self.report)(client, offence, client == socket.ip().to_canonical()) {
             metrics.offences_unreported.add(1);
         }
     }

@@ -14,6 +14,7 @@ use crate::action::compose::{Asking, Compose};
 use crate::action::forward::{Forward, Forwarded};
 use crate::action::mirror::Mirror;
 use crate::action::{Action, Fallback};
+use crate::exchange::error::Denial;
 use crate::exchange::responder::{self, Content, Responder};
 use crate::exchange::{Context, Error, Identity, Request, request_id, template};
 use crate::http::forward::Client;
@@ -41,6 +42,10 @@ pub(super) async fn serve(
     let Connection { stream, buffer, peer, listener, requests } = connection;
     let bytes = buffer.filled();
     let believed = believed(shared, *listener, peer, head, bytes);
+    // The port of a client behind a proxy is not known.
+    let source = believed.as_ref().map_or(peer.source, |client| (client.address, 0).into());
+    let banned = shared.sources.is_banned(source.ip());
+    let direct = source.ip() == peer.socket.ip();
     let made = resources.request_ids.make();
     let scheme = if stream.is_secure() { "https" } else { "http" };
     let identity = Identity::default();
@@ -49,7 +54,8 @@ pub(super) async fn serve(
         bytes,
         framing,
         persistent: is_persistent(head.version, &head.fields, bytes)
-            && *requests < resources.limits.requests_per_connection,
+            && *requests < resources.limits.requests_per_connection
+            && !(banned && direct),
         upgrade: upgrade::is_handshake(head, bytes, framing),
         client: Client {
             chain: believed.as_ref().map_or(&peer.address, |client| &client.chain),
@@ -62,8 +68,7 @@ pub(super) async fn serve(
         received: begun,
         route: "",
         identity: &identity,
-        // The port of a client behind a proxy is not known.
-        source: believed.as_ref().map_or(peer.source, |client| (client.address, 0).into()),
+        source,
         destination: peer.destination,
         certificate: peer.certificate.as_deref(),
     };
@@ -73,14 +78,18 @@ pub(super) async fn serve(
     let mut responder = Some(Responder::new(&mut stream.writer, &request, resources));
 
     let listener = shared.listener(*listener);
-    let result =
-        answer(shared, listener, &request, &mut stream.reader, &mut responder, &context).await;
+    let result = match banned {
+        true => Err(Error::Denied(Denial::Banned)),
+        false => {
+            answer(shared, listener, &request, &mut stream.reader, &mut responder, &context).await
+        }
+    };
     let (next, error, surplus) = match result {
         Ok(Forwarded { persistent, surplus }) => {
             (next(persistent, &context), context.fell_back.get(), surplus)
         }
         Err(error) => {
-            shared.note_offence(error, request.source);
+            shared.note_offence(error, source, peer.socket);
             let next = fail(shared, &request, responder, &context, error).await;
             (next, Some(error), BytesMut::new())
         }
@@ -88,6 +97,9 @@ pub(super) async fn serve(
 
     let duration = begun.elapsed();
     count(shared, context.status.get(), duration);
+    if !banned {
+        shared.note_status(context.status.get(), source, peer.socket);
+    }
     shared.log(|| entry(shared, &request, &context, duration, error));
     drop(in_flight);
     connection.advance(context.consumed.get(), &surplus);
@@ -352,7 +364,7 @@ async fn fail(
 /// Answers what never became a request: a head that was refused, or did not come in time.
 pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, error: Error) -> Next {
     let resources = &shared.resources;
-    shared.note_offence(error, connection.peer.source);
+    shared.note_offence(error, connection.peer.source, connection.peer.socket);
     let Some(status) = error.status() else { return Next::Close };
     resources.metrics.requests_rejected.add(1);
     let sent = responder::refuse(&mut connection.stream.writer, resources, status).await;
@@ -366,7 +378,7 @@ pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, err
 pub(super) fn note_refusal(shared: &Rc<Shared>, connection: &Connection, error: Error) {
     shared.resources.metrics.requests_rejected.add(1);
     let client = connection.peer.source;
-    shared.note_offence(error, client);
+    shared.note_offence(error, client, connection.peer.socket);
     shared.log(|| Entry { error: Some(error.message()), ..unknown(client) });
 }
 

@@ -101,6 +101,8 @@ pub enum Denial {
     MissingField,
     /// A rule matches it.
     Rule,
+    /// The client is banned.
+    Banned,
 }
 
 impl Denial {
@@ -108,7 +110,7 @@ impl Denial {
         match self {
             Self::NoCertificate | Self::OtherCertificate => 403,
             Self::TooOften | Self::TooManyInFlight => 429,
-            Self::Address | Self::Rule => 403,
+            Self::Address | Self::Rule | Self::Banned => 403,
             Self::Method => 405,
             Self::ContentType => 415,
             Self::BodyTooLarge => 413,
@@ -128,6 +130,7 @@ impl Denial {
             Self::BodyTooLarge => "body larger than is let in",
             Self::MissingField => "required field missing",
             Self::Rule => "matches a rule",
+            Self::Banned => "client is banned",
         }
     }
 }

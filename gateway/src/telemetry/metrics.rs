@@ -134,11 +134,13 @@ pub enum Offence {
     Access,
     /// A password or a key that is wrong.
     Credentials,
+    /// An answer of 4xx, whatever it is for. Taken down only where it can lead to a ban.
+    ClientError,
 }
 
 impl Offence {
     /// Every offence with its label value, in the order of the discriminants.
-    pub const LABELS: [&'static str; 14] = [
+    pub const LABELS: [&'static str; 15] = [
         "malformed",
         "request_line_too_long",
         "head_too_large",
@@ -153,7 +155,25 @@ impl Offence {
         "rate_limit",
         "access",
         "credentials",
+        "client_error",
     ];
+}
+
+/// Why a connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refusal {
+    /// Its network is on a deny list.
+    Denied,
+    /// It comes from a banned source.
+    Banned,
+    /// Its source has as many open as it may.
+    TooManyOpen,
+}
+
+impl Refusal {
+    /// Every refusal with its label value, in the order of the discriminants.
+    pub const LABELS: [&'static str; 3] = ["denied", "banned", "connections_max"];
 }
 
 /// Everything one worker counts.
@@ -164,6 +184,9 @@ pub struct Worker {
     pub connections_accepted: Counter,
     /// Client connections refused because a cap was reached.
     pub connections_refused: Counter,
+    /// Client connections their source was not to have, by [`Refusal`]: refused, and let in because it
+    /// is not enforced.
+    pub sources_refused: [(Counter, Counter); Refusal::LABELS.len()],
     /// Idle client connections closed early, because the cap was near.
     pub connections_reaped: Counter,
     /// Client connections open now.
@@ -222,6 +245,7 @@ impl Worker {
         Self {
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
+            sources_refused: Default::default(),
             connections_reaped: Counter::default(),
             connections_open: Counter::default(),
             requests_in_flight: Counter::default(),
@@ -271,6 +295,13 @@ impl Worker {
     pub fn offence(&self, which: Offence) {
         if let Some(counter) = self.offences.get(which as usize) {
             counter.add(1);
+        }
+    }
+
+    /// Counts a connection that its source was not to have; `refused` or only observed.
+    pub fn source_refused(&self, why: Refusal, refused: bool) {
+        if let Some((refusals, observed)) = self.sources_refused.get(why as usize) {
+            if refused { refusals.add(1) } else { observed.add(1) }
         }
     }
 

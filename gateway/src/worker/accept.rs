@@ -14,9 +14,11 @@ use std::time::Duration;
 use futures_util::future::{AbortHandle, abortable};
 
 use super::Entrance;
+use crate::admission::{Seat, Verdict};
 use crate::downstream::{Current, connection};
 use crate::net::{Deadlines, Listener, Stream, rt};
-use crate::telemetry::metrics;
+use crate::sys;
+use crate::telemetry::metrics::{self, Refusal};
 
 /// How long to wait after accept(2) failed: most likely the process is out of descriptors, and
 /// trying again at once would only burn the core.
@@ -137,6 +139,11 @@ impl Door {
             metrics.connections_refused.add(1);
             return;
         }
+        let Ok(seat) = self.ask(index, peer) else {
+            // The next one is refused by the kernel, where it can: a reset costs both sides least.
+            sys::reset_on_close(&socket);
+            return;
+        };
         let stream = match Stream::accepted(socket, &self.deadlines) {
             Ok(stream) => stream,
             Err(error) => {
@@ -145,7 +152,7 @@ impl Door {
             }
         };
         metrics.connections_accepted.add(1);
-        let guest = Guest::new(Rc::clone(self));
+        let guest = Guest::new(Rc::clone(self), seat);
         self.make_room();
         let current = Rc::clone(&self.current);
         let serving = async move {
@@ -157,6 +164,19 @@ impl Door {
             metrics.panics.add(1);
             tracing::error!(%peer, "a connection's task panicked; the connection is closed");
         });
+    }
+
+    /// Whether the source of a connection may have it; its seat, where connections are counted.
+    fn ask(&self, index: usize, peer: SocketAddr) -> Result<Option<Seat>, Refusal> {
+        let shared = self.current.get();
+        let class = shared.listener(index).map_or(0, |listener| listener.class);
+        let (verdict, refusal) = match shared.sources.enter(peer.ip(), class) {
+            Verdict::Enter(seat) => return Ok(seat),
+            Verdict::Observe(refusal, seat) => (Ok(seat), refusal),
+            Verdict::Refuse(refusal) => (Err(refusal), refusal),
+        };
+        self.metrics.source_refused(refusal, verdict.is_err());
+        verdict
     }
 
     /// Closes idle connections, those idle longest first, when hardly another one could come in. A
@@ -190,23 +210,28 @@ impl Door {
 }
 
 /// A connection that counts as open for as long as this lives, a panic included.
-struct Guest(Rc<Door>);
+struct Guest {
+    door: Rc<Door>,
+    /// What its source has open.
+    _seat: Option<Seat>,
+}
 
 impl Guest {
-    fn new(door: Rc<Door>) -> Self {
+    fn new(door: Rc<Door>, seat: Option<Seat>) -> Self {
         door.open.set(door.open.get() + 1);
         door.metrics.connections_open.add(1);
-        Self(door)
+        Self { door, _seat: seat }
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let open = self.0.open.get() - 1;
-        self.0.open.set(open);
-        self.0.metrics.connections_open.sub(1);
+        let door = &self.door;
+        let open = door.open.get() - 1;
+        door.open.set(open);
+        door.metrics.connections_open.sub(1);
         if open == 0
-            && let Some(waker) = self.0.closed.borrow_mut().take()
+            && let Some(waker) = door.closed.borrow_mut().take()
         {
             waker.wake();
         }

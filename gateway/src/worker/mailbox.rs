@@ -39,6 +39,8 @@ pub struct Report {
     pub client: IpAddr,
     /// Which rule.
     pub offence: Offence,
+    /// Whether packets come from there.
+    pub direct: bool,
 }
 
 /// Control's end: commands to one worker. Each is one byte on a socket of its own, so that sending

@@ -20,6 +20,7 @@ use futures_util::future::{Either, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::action::Redirect;
+use crate::admission::Sources;
 use crate::config::Config;
 use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
@@ -27,6 +28,7 @@ use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines};
 use crate::policy::{self, Parts, Policies};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Offence;
 use crate::telemetry::{access_log, metrics};
 use crate::tls::{Acceptor, Connector, Tickets};
 use crate::upstream::{self, Address, Upstream};
@@ -80,11 +82,15 @@ pub struct Generation {
     pub tickets: Arc<Vec<Tickets>>,
     /// What all workers share of each policy, in the configuration's order.
     pub policies: Arc<Vec<policy::Shared>>,
+    /// Who may connect.
+    pub sources: Arc<Sources>,
 }
 
 impl Generation {
     fn differs_only_in_endpoints(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config) && Arc::ptr_eq(&self.tickets, &other.tickets)
+        Arc::ptr_eq(&self.config, &other.config)
+            && Arc::ptr_eq(&self.tickets, &other.tickets)
+            && Arc::ptr_eq(&self.sources, &other.sources)
     }
 }
 
@@ -228,7 +234,7 @@ impl Lasting {
     /// What the connections of a worker share, as the configuration asks for it. An upstream that is
     /// what it was in `before` keeps its connections.
     fn shared(&self, generation: &Generation, before: Option<&Shared>) -> io::Result<Rc<Shared>> {
-        let Generation { config, listeners: numbers, endpoints, tickets, .. } = generation;
+        let Generation { config, listeners: numbers, endpoints, tickets, sources, .. } = generation;
         let buffers = Rc::new(Buffers::new(config.limits.head_bytes));
         let upstreams = config.upstreams.iter().zip(endpoints.iter());
         let upstreams = upstreams.map(|(spec, addresses)| {
@@ -269,22 +275,29 @@ impl Lasting {
             let trust = listener.trust.clone();
             let redirect = listener.redirect.map(Redirect::to_https);
             let policies = self.policies(generation, &listener.policies);
+            let class = listener.class;
             if listeners.len() <= *number {
                 listeners.resize_with(number + 1, || None);
             }
             if let Some(own) = listeners.get_mut(*number) {
-                *own = Some(downstream::Listener { trust, acceptor, policies, redirect });
+                *own = Some(downstream::Listener { trust, acceptor, policies, redirect, class });
             }
         }
         let reports = Arc::clone(&self.reports);
         Ok(Rc::new(Shared {
             listeners,
+            sources: Arc::clone(sources),
             handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
             upstreams,
             routes,
             access_log: self.access_log.clone(),
-            report: Box::new(move |client, offence| reports(Report { client, offence })),
+            report: Box::new(move |client, offence, direct| {
+                reports(Report { client, offence, direct })
+            }),
+            reports_client_errors: config.bans.as_ref().is_some_and(|bans| {
+                bans.weights.get(Offence::ClientError as usize).is_some_and(|weight| *weight > 0)
+            }),
             resources: Resources {
                 buffers,
                 request_heads: Kept::default(),

@@ -1,7 +1,7 @@
 //! What can stand in the way of the program, each in one line that says what to do. Whoever prints it
 //! says that it is about XDP.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{error, fmt};
 
 use aya::EbpfError;
@@ -59,6 +59,13 @@ pub enum Error {
         /// What the kernel said.
         cause: String,
     },
+    /// What is to outlive the process cannot be pinned.
+    Pin {
+        /// Where.
+        folder: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
     /// A map or a socket could not be used.
     Io {
         /// What was being done.
@@ -101,7 +108,8 @@ impl fmt::Display for Error {
             }
             Self::Busy { interface, owner } => write!(
                 f,
-                "{interface} is taken by {owner}; detach that first, or leave {interface} out"
+                "{interface} is taken by {owner}; detach that first (`gateway xdp detach` removes what \
+                 a gateway has kept), or leave {interface} out"
             ),
             Self::Refused { interface, hook: Hook::Native, cause } => write!(
                 f,
@@ -111,6 +119,11 @@ impl fmt::Display for Error {
             Self::Refused { interface, hook: Hook::Generic, cause } => {
                 write!(f, "{interface} does not take the program in generic mode: {cause}")
             }
+            Self::Pin { folder, cause } => write!(
+                f,
+                "nothing can be kept in {}: {cause}; on_exit = \"detach\" keeps nothing",
+                folder.display()
+            ),
             Self::Io { what, cause } => write!(f, "cannot {what}: {cause}"),
         }
     }
@@ -119,6 +132,10 @@ impl fmt::Display for Error {
 impl Error {
     pub(super) fn io(what: &'static str, cause: impl error::Error) -> Self {
         Self::Io { what, cause: chain(&cause) }
+    }
+
+    pub(super) fn pin(folder: &Path, cause: impl error::Error) -> Self {
+        Self::Pin { folder: folder.to_owned(), cause: chain(&cause) }
     }
 
     /// From loading the object into maps and programs.
@@ -137,6 +154,7 @@ impl Error {
 
     /// From having the verifier load a program.
     pub(super) fn from_load(error: &ProgramError) -> Self {
+        eprintln!("{error:?}");
         match error {
             ProgramError::LoadError { io_error, .. }
                 if io_error.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramError, loaded_programs};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
@@ -47,6 +47,14 @@ pub fn occupant(interface: &str) -> io::Result<Option<Occupant>> {
     let (length, _) = recv(&socket, reply.as_mut_slice(), RecvFlags::empty())?;
     let reply = reply.get(..length).unwrap_or_default();
     parse_reply(reply)
+}
+
+/// The index of an interface.
+pub(super) fn index_of(interface: &str) -> Result<u32, ProgramError> {
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        .map_err(|error| ProgramError::IOError(error.into()))?;
+    name_to_index(&socket, interface)
+        .map_err(|_| ProgramError::UnknownInterface { name: interface.to_owned() })
 }
 
 /// One interface's description; the kernel's own buffer for it is a page or two.

@@ -2,11 +2,15 @@
 //! source before the kernel spends anything on them. What it decides is in `gateway_ebpf`.
 //!
 //! Only control uses this module. Everything the kernel holds for us hangs on file descriptors: when
-//! the process ends, however it ends, the interfaces are as they were.
+//! the process ends, however it ends, the interfaces are as they were. Unless it is to be kept: then
+//! links and maps are pinned (`pins.rs`), and the next gateway takes them over without a gap.
 
 mod error;
 mod hook;
+mod list;
 mod log;
+mod maps;
+mod pins;
 mod program;
 
 use std::fmt;
@@ -15,7 +19,12 @@ use std::path::PathBuf;
 pub use error::Error;
 pub use hook::{Occupant, occupant};
 pub use log::Logs;
-pub use program::{Count, Program};
+pub use pins::detach;
+pub use program::{Ban, Count, Program};
+
+use ipnet::IpNet;
+
+use crate::admission::{self, Entry, Treatment};
 
 /// Where in the network stack the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,23 +44,19 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Where the program runs.
     pub mode: Mode,
-    /// Drop what is over the limit; otherwise only count it.
-    pub enforce: bool,
     /// Refuse to start when the program cannot be attached.
     pub required: bool,
-    /// New connections per second and source.
-    pub connection_rate: f64,
-    /// Connections a source may open at once after a pause, at least 1.
-    pub connection_burst: u32,
     /// Bytes of the limiter's table: a power of two.
     pub table_bytes: u64,
-    /// Bits of an IPv4 address that make a source.
-    pub ipv4_prefix: u8,
-    /// Bits of an IPv6 address that make a source.
-    pub ipv6_prefix: u8,
+    /// A folder in a bpffs where the program and what it knows of sources outlive the process; `None`
+    /// for nothing to do so.
+    pub keep: Option<PathBuf>,
     /// A BPF object to load in place of the embedded one.
     pub object: Option<PathBuf>,
 }
+
+/// Where links and maps are pinned unless another place is named.
+pub const PIN_FOLDER: &str = "/sys/fs/bpf/gateway";
 
 /// Where the program really runs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,27 +92,52 @@ pub struct Attachment {
 pub struct Xdp {
     program: Program,
     attachments: Vec<Attachment>,
+    kept: Vec<(IpNet, u64)>,
 }
 
 impl Xdp {
-    /// Loads the program, makes `ports` its own and attaches it to every interface of `settings`;
-    /// to all of them or to none.
+    /// Loads the program and attaches it to every interface of `settings`, to all of them or to none.
+    /// See [`Program::load`].
     ///
     /// # Errors
     /// Whatever stands in the way, as one line that says what to do about it.
-    pub fn attach(settings: &Settings, ports: &[u16]) -> Result<Self, Error> {
-        let mut program = Program::load(settings, ports)?;
+    pub fn attach(
+        settings: &Settings,
+        sources: &admission::Settings,
+        ports: &[(u16, u8)],
+        connections: usize,
+    ) -> Result<Self, Error> {
+        let mut program = Program::load(settings, sources, ports, connections)?;
+        let now = admission::unix_now();
+        let kept: Vec<_> =
+            program.banned_networks()?.into_iter().filter(|(_, until)| *until > now).collect();
+        let banned = kept.iter().map(|(network, until)| Entry {
+            network: *network,
+            treatment: Treatment::Ban,
+            until: Some(*until),
+            comment: String::new(),
+            origin: String::new(),
+        });
+        let list: Vec<_> = banned.chain(sources.list.iter().cloned()).collect();
+        program.set_list(&admission::lists::live(&list, now))?;
         let attachments = settings
             .interfaces
             .iter()
             .map(|interface| attach(&mut program, interface, settings.mode))
             .collect::<Result<_, _>>()?;
-        Ok(Self { program, attachments })
+        program.remove_other_pins();
+        Ok(Self { program, attachments, kept })
     }
 
     /// Where the program runs, in the order of [`Settings::interfaces`].
     pub fn attachments(&self) -> &[Attachment] {
         &self.attachments
+    }
+
+    /// Networks wider than a source that another process has banned and this one goes on with, each
+    /// with the Unix time at which that ends.
+    pub fn kept_networks(&self) -> &[(IpNet, u64)] {
+        &self.kept
     }
 
     /// The program itself.
@@ -124,7 +154,11 @@ impl Xdp {
     /// | `pass` | `undecodable` | with headers cut short, contradictory or too many |
     /// | `pass` | `within_limit` | that open a connection within the limit |
     /// | `pass` | `contended` | as before, but uncounted: other CPUs changed the state meanwhile |
+    /// | `pass` | `allowed` | that open a connection from an allowed network |
     /// | `drop` or `observe` | `over_limit` | that open a connection above the limit |
+    /// | `drop` or `observe` | `connections_max` | of a source that has as many open as it may |
+    /// | `drop` or `observe` | `denied` | that open a connection from a network on a deny list |
+    /// | `drop` | `banned` | that open a connection from a banned source |
     /// | `drop` or `observe` | `tiny_fragment` | first fragments too short for a TCP header |
     /// | `drop` or `observe` | `overlapping_fragment` | fragments that begin inside a TCP header |
     ///
@@ -134,15 +168,6 @@ impl Xdp {
     /// When the kernel does not let the counters be read.
     pub fn counters(&self) -> Result<Vec<Count>, Error> {
         self.program.counters()
-    }
-
-    /// Changes the rate, the burst and whether they are enforced, at once and without losing what
-    /// is known about sources.
-    ///
-    /// # Errors
-    /// When the kernel does not let the settings be written.
-    pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
-        self.program.configure(settings)
     }
 
     /// The program's log records, for control to forward; there are none unless records of level
@@ -161,6 +186,7 @@ fn attach(program: &mut Program, interface: &str, mode: Mode) -> Result<Attachme
     match mode {
         Mode::Native => program.attach(interface, Hook::Native),
         Mode::Generic => program.attach(interface, Hook::Generic),
+        // Where one of ours is kept, it stays where it is.
         Mode::Auto => match program.attach(interface, Hook::Native) {
             Err(Error::Refused { hook: Hook::Native, cause, .. }) => {
                 tracing::warn!(

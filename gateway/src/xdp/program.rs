@@ -1,19 +1,23 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
-use std::{fmt, io};
+use std::collections::HashMap;
+use std::path::Path;
+use std::{fmt, fs, io};
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::XdpLink;
 use aya::programs::{self, ProgramError, XdpMode};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader};
 use gateway_ebpf::abi::{self, Constants};
-use gateway_ebpf::bucket::Limits;
-use gateway_ebpf::hash::prefix_mask;
 use gateway_ebpf::verdict::Verdict;
+use ipnet::IpNet;
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::error::{self, Error};
+use super::maps::Maps;
+use super::pins::{MAPS, Pins};
 use super::{Attachment, Hook, Logs, Settings, hook, log};
+use crate::admission::{self, Counts, Source};
 
 /// Built by `cargo xtask build-ebpf` and committed, so that building the gateway takes no BPF
 /// toolchain.
@@ -28,10 +32,26 @@ pub struct Count {
     pub packets: u64,
 }
 
+/// A ban as the kernel keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// The Unix time at which it ends.
+    pub until: u64,
+    /// How many bans of the source came before it.
+    pub level: u32,
+    /// What for; the kernel does not look at it.
+    pub reason: u32,
+    /// Connections it has cost so far; what is written here is not changed.
+    pub hits: u64,
+}
+
 /// The program, loaded. What it is attached to it leaves when it is dropped, and also when the
-/// process is killed.
+/// process is killed, unless it is to be kept.
 pub struct Program {
     ebpf: Ebpf,
+    maps: Maps,
+    constants: Constants,
+    pins: Option<Pins>,
     logs: Option<Logs>,
 }
 
@@ -43,33 +63,48 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// Has the kernel check the program and creates its maps. `ports` are those it limits.
+    /// Has the kernel check the program and creates its maps. `ports` are those it limits, each with the
+    /// class of its listener; `connections` is how many there may be at once.
     ///
     /// # Errors
     /// When the object, the kernel or our rights stand in the way.
-    pub fn load(settings: &Settings, ports: &[u16]) -> Result<Self, Error> {
+    pub fn load(
+        settings: &Settings,
+        sources: &admission::Settings,
+        ports: &[(u16, u8)],
+        connections: usize,
+    ) -> Result<Self, Error> {
         let lines = table_lines(settings.table_bytes);
-        let constants = Constants {
-            hash_key: random_key().map_err(|error| Error::io("get random bytes", error))?,
-            ipv4_mask: prefix_mask(96 + u32::from(settings.ipv4_prefix)),
-            ipv6_mask: prefix_mask(u32::from(settings.ipv6_prefix)),
-            line_mask: u64::from(lines - 1),
-        };
+        let constants = admission::constants(sources, connections)
+            .map_err(|error| Error::io("get random bytes", error))?;
+        let layout = format!("{lines}-{}-{}", sources.ipv4_prefix, sources.ipv6_prefix);
+        let pins = settings.keep.as_deref().map(|folder| Pins::new(folder, &layout)).transpose()?;
+        let kept_key = pins.as_ref().and_then(Pins::hash_key);
+        let hash_key = kept_key.unwrap_or(constants.hash_key);
+        let constants = Constants { hash_key, line_mask: u64::from(lines - 1), ..constants };
         let log_level = if log::wanted() { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(abi::CONSTANTS, &constants, true)
             .override_global(aya_log::LEVEL, &log_level, true)
-            .map_max_entries(abi::LIMITS, lines);
+            .map_max_entries(abi::LIMITS, lines)
+            .map_max_entries(abi::OPEN, constants.open_mask as u32 + 1);
+        for (name, pins) in MAPS.into_iter().zip(std::iter::repeat(pins.as_ref())) {
+            if let Some(pins) = pins {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
         let loaded = match &settings.object {
             Some(path) => loader.load_file(path),
             None => loader.load(EMBEDDED),
         };
-        let ebpf = loaded.map_err(|error| Error::from_object(error, settings.object.clone()))?;
+        let mut ebpf =
+            loaded.map_err(|error| Error::from_object(error, settings.object.clone()))?;
 
-        let mut program = Self { ebpf, logs: None };
-        program.configure(settings)?;
-        program.open(ports)?;
+        let maps = Maps::take(&mut ebpf).map_err(|error| Error::io("open the maps", error))?;
+        maps.set_hash_key(hash_key).map_err(|error| Error::io("write the key", error))?;
+        let mut program = Self { ebpf, maps, constants, pins, logs: None };
+        program.configure(sources, ports)?;
         program.load_entry_points()?;
         if log_level > 0 {
             program.logs = Logs::new(&mut program.ebpf)
@@ -79,31 +114,74 @@ impl Program {
         Ok(program)
     }
 
-    /// Changes the rate, the burst and whether they are enforced.
+    /// Changes limits, classes of ports, and what is enforced.
     ///
     /// # Errors
-    /// When the map cannot be written.
-    pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
-        // A float that is too large, too small or not a number saturates; `Limits` bounds it again.
-        let interval_ns = (1e9 / settings.connection_rate) as u64;
-        let value = abi::Settings {
-            limits: Limits::new(interval_ns, settings.connection_burst),
-            enforce: u64::from(settings.enforce),
-        };
-        self.array(abi::SETTINGS)
-            .and_then(|mut map| map.set(0, value, 0))
-            .map_err(|error| Error::io("write the limits", error))
+    /// When the kernel does not take it.
+    pub fn configure(
+        &self,
+        sources: &admission::Settings,
+        ports: &[(u16, u8)],
+    ) -> Result<(), Error> {
+        self.maps.set_limits(sources).map_err(|error| Error::io("write the limits", error))?;
+        self.maps.set_ports(ports).map_err(|error| Error::io("write the ports", error))
     }
 
-    /// Makes `ports` the gateway's.
-    fn open(&mut self, ports: &[u16]) -> Result<(), Error> {
-        self.array(abi::PORTS)
-            .and_then(|mut map| ports.iter().try_for_each(|port| map.set((*port).into(), 1_u8, 0)))
-            .map_err(|error| Error::io("write the ports", error))
+    /// Swaps the list for `live`, what counts now. Entries keep what they have counted.
+    ///
+    /// # Errors
+    /// When the kernel does not take it; then the list is as it was.
+    pub fn set_list(&self, live: &[admission::Entry]) -> Result<(), Error> {
+        self.maps.set_list(live).map_err(|error| Error::io("write the list", error))
     }
 
-    fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>, MapError> {
-        self.ebpf.map_mut(name).ok_or(MapError::KeyNotFound)?.try_into()
+    /// How many packets each network of the list has decided.
+    ///
+    /// # Errors
+    /// When the kernel does not let it be read.
+    pub fn list_hits(&self) -> Result<HashMap<IpNet, u64>, Error> {
+        self.maps.list_hits().map_err(|error| Error::io("read the list", error))
+    }
+
+    /// Bans a source until a Unix time, or changes its ban.
+    ///
+    /// # Errors
+    /// When the kernel does not take it, as when there are [`abi::BANS_MAX`] bans.
+    pub fn ban(&self, source: Source, ban: Ban) -> Result<(), Error> {
+        self.maps.ban(source, ban).map_err(|error| Error::io("write a ban", error))
+    }
+
+    /// Ends a ban, if there is one.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn unban(&self, source: Source) -> Result<(), Error> {
+        self.maps.unban(source).map_err(|error| Error::io("remove a ban", error))
+    }
+
+    /// Every ban, those that have ended included.
+    ///
+    /// # Errors
+    /// When the kernel does not let them be read.
+    pub fn bans(&self) -> Result<Vec<(Source, Ban)>, Error> {
+        self.maps.bans().map_err(|error| Error::io("read the bans", error))
+    }
+
+    /// Networks wider than a source that are banned, each with the Unix time at which that ends.
+    ///
+    /// # Errors
+    /// When the kernel does not let the list be read.
+    pub fn banned_networks(&self) -> Result<Vec<(IpNet, u64)>, Error> {
+        self.maps.banned_networks().map_err(|error| Error::io("read the list", error))
+    }
+
+    /// The tables that workers count in and the program reads.
+    ///
+    /// # Errors
+    /// When they cannot be mapped into memory.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        Counts::over(self.constants, Some(self.maps.open()))
+            .map_err(|error| Error::io("map the table of open connections", error))
     }
 
     fn load_entry_points(&mut self) -> Result<(), Error> {
@@ -136,13 +214,14 @@ impl Program {
         let refused =
             |cause: String| Error::Refused { interface: interface.to_owned(), hook, cause };
         let mut last = None;
+        let pins = self.pins.clone();
         for (name, frags) in [(abi::PROGRAM_FRAGS, true), (abi::PROGRAM, false)] {
             let program = self.entry_point_mut(name)?;
             if program.fd().is_err() {
                 continue;
             }
-            match attach_link(program, interface, hook) {
-                Ok(()) => return Ok(Attachment { interface: interface.to_owned(), hook, frags }),
+            match attach_link(program, interface, hook, pins.as_ref()) {
+                Ok(hook) => return Ok(Attachment { interface: interface.to_owned(), hook, frags }),
                 Err(ProgramError::UnknownInterface { name }) => {
                     return Err(Error::UnknownInterface { interface: name });
                 }
@@ -156,22 +235,19 @@ impl Program {
         Err(refused(last.unwrap_or_else(|| "no entry point could be loaded".to_owned())))
     }
 
+    /// Removes pinned maps that no program reads any more.
+    pub(super) fn remove_other_pins(&self) {
+        if let Some(pins) = &self.pins {
+            pins.remove_others();
+        }
+    }
+
     /// Packets by verdict.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn counters(&self) -> Result<Vec<Count>, Error> {
-        let read = || -> Result<_, MapError> {
-            let map = self.ebpf.map(abi::COUNTERS).ok_or(MapError::KeyNotFound)?;
-            let map = PerCpuArray::<_, u64>::try_from(map)?;
-            Verdict::all()
-                .map(|verdict| {
-                    let packets = map.get(&verdict.slot(), 0)?.iter().sum();
-                    Ok(Count { verdict, packets })
-                })
-                .collect()
-        };
-        read().map_err(|error| Error::io("read the counters", error))
+        self.maps.counters().map_err(|error| Error::io("read the counters", error))
     }
 
     pub(super) fn take_logs(&mut self) -> Option<Logs> {
@@ -179,15 +255,27 @@ impl Program {
     }
 }
 
-/// Attaches by a link, which ends with the process.
+/// Attaches by a link, which ends with the process unless it is pinned; one that is pinned already gets
+/// the program in the place of its own. Where it runs then.
 fn attach_link(
     program: &mut programs::Xdp,
     interface: &str,
     hook: Hook,
-) -> Result<(), ProgramError> {
+    pins: Option<&Pins>,
+) -> Result<Hook, ProgramError> {
     // aya would panic.
     if interface.contains('\0') {
         return Err(ProgramError::UnknownInterface { name: interface.to_owned() });
+    }
+    let pin = match pins {
+        Some(pins) => Some(pins.link(hook::index_of(interface)?)),
+        None => None,
+    };
+    if let Some(pin) = &pin
+        && replace(program, pin)
+    {
+        let occupant = hook::occupant(interface).ok().flatten();
+        return Ok(occupant.and_then(|occupant| occupant.hook).unwrap_or(hook));
     }
     let mode = match hook {
         Hook::Native => XdpMode::Driver,
@@ -196,11 +284,31 @@ fn attach_link(
     let link = program.attach(interface, mode)?;
     // Where the kernel answers EINVAL, aya 0.14 tries again by netlink. What is attached so outlives
     // a killed process. Only the name of the link's id tells the two apart.
-    if format!("{link:?}").contains("FdLinkId") {
-        return Ok(());
+    if !format!("{link:?}").contains("FdLinkId") {
+        program.detach(link)?;
+        return Err(ProgramError::IOError(io::Error::other("the kernel makes no link for it")));
     }
-    program.detach(link)?;
-    Err(ProgramError::IOError(io::Error::other("the kernel makes no link for it")))
+    if let Some(pin) = pin {
+        let link = program.take_link(link)?;
+        let failed = |error: &dyn std::error::Error| {
+            ProgramError::IOError(io::Error::other(format!("{}: {error}", pin.display())))
+        };
+        let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
+        link.pin(&pin).map_err(|error| failed(&error))?;
+    }
+    Ok(hook)
+}
+
+/// Puts the program into a pinned link, in one step for packets. False where there is none, or one
+/// whose interface is gone, which is then removed.
+fn replace(program: &mut programs::Xdp, pin: &Path) -> bool {
+    let Ok(kept) = PinnedLink::from_pin(pin) else { return false };
+    let replaced = XdpLink::try_from(FdLink::from(kept))
+        .is_ok_and(|link| program.attach_to_link(link).is_ok());
+    if !replaced {
+        let _ = fs::remove_file(pin);
+    }
+    replaced
 }
 
 fn busy(interface: &str) -> Error {
@@ -220,16 +328,6 @@ fn table_lines(bytes: u64) -> u32 {
     1 << lines.max(1).ilog2().min(31)
 }
 
-fn random_key() -> io::Result<[u64; 2]> {
-    let mut bytes = [0; 16];
-    // Once the pool is ready, so few bytes come at once and whole (getrandom(2)).
-    if getrandom(bytes.as_mut_slice(), GetRandomFlags::empty())? != bytes.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let key = u128::from_ne_bytes(bytes);
-    Ok([key as u64, (key >> 64) as u64])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,10 +339,5 @@ mod tests {
         assert_eq!(table_lines(0), 1);
         assert_eq!(table_lines(3 * 64), 2);
         assert_eq!(table_lines(u64::MAX), 1 << 31);
-    }
-
-    #[test]
-    fn keys_differ() {
-        assert_ne!(random_key().unwrap(), random_key().unwrap());
     }
 }

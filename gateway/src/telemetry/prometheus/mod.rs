@@ -6,7 +6,7 @@ mod upstreams;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::metrics::{Deadline, Offence, Policy, Worker};
+use super::metrics::{Counter, Deadline, Offence, Policy, Refusal, Worker};
 use crate::tls::Failure;
 use page::{Kind, Page};
 pub use upstreams::Endpoint;
@@ -15,7 +15,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 47] = [
+pub const NAMES: [&str; 51] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -42,6 +42,10 @@ pub const NAMES: [&str; 47] = [
     "gateway_tls_certificate_expiry_seconds",
     "gateway_access_log_lines_dropped_total",
     "gateway_policy_requests_total",
+    "gateway_source_connections_refused_total",
+    "gateway_source_connections_uncounted_total",
+    "gateway_bans_total",
+    "gateway_bans_held",
     "gateway_upstream_requests_total",
     "gateway_upstream_connections_total",
     "gateway_upstream_connections_idle",
@@ -80,6 +84,10 @@ pub struct Scrape<'a> {
     pub endpoints: &'a [Endpoint],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
+    /// Connections that the table of sources had no room to count.
+    pub sources_uncounted: u64,
+    /// Bans made, bans only told of, and bans that hold now.
+    pub bans: (u64, u64, u64),
     /// Access log lines the output did not take.
     pub access_log_lines_lost: u64,
     /// When the process started.
@@ -162,6 +170,7 @@ pub fn render(scrape: &Scrape<'_>) -> String {
     }
     requests(&mut page, scrape);
     policies(&mut page, scrape);
+    sources(&mut page, scrape);
     upstreams::upstreams(&mut page, scrape);
     upstreams::endpoints(&mut page, scrape);
     kernel(&mut page, scrape);
@@ -305,6 +314,31 @@ fn policies(page: &mut Page, scrape: &Scrape<'_>) {
     }
 }
 
+fn sources(page: &mut Page, scrape: &Scrape<'_>) {
+    let workers = scrape.workers;
+    let name = "gateway_source_connections_refused_total";
+    page.family(name, Kind::Counter, "Connections their source was not to have, seen at accept.");
+    for (index, reason) in Refusal::LABELS.iter().enumerate() {
+        let count = |of: fn(&(Counter, Counter)) -> &Counter| {
+            sum(workers, |worker| worker.sources_refused.get(index).map_or(0, |n| of(n).value()))
+        };
+        page.sample(name, &[("verdict", "refuse"), ("reason", reason)], count(|both| &both.0));
+        page.sample(name, &[("verdict", "observe"), ("reason", reason)], count(|both| &both.1));
+    }
+    let name = "gateway_source_connections_uncounted_total";
+    page.family(name, Kind::Counter, "Connections that no room was left to count by source.");
+    page.sample(name, &[], scrape.sources_uncounted);
+
+    let (made, observed, held) = scrape.bans;
+    let name = "gateway_bans_total";
+    page.family(name, Kind::Counter, "Bans, by offence or by hand; observed: only told of.");
+    page.sample(name, &[("verdict", "ban")], made);
+    page.sample(name, &[("verdict", "observe")], observed);
+    let name = "gateway_bans_held";
+    page.family(name, Kind::Gauge, "Bans that hold now.");
+    page.sample(name, &[], held);
+}
+
 /// Without a kernel program the metric is absent rather than zero: nothing was let pass.
 fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
     if scrape.kernel.is_empty() {
@@ -358,6 +392,8 @@ mod tests {
             reloads: (0, 0),
             file_reloads: (0, 0),
             kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],
+            sources_uncounted: 3,
+            bans: (4, 5, 6),
             access_log_lines_lost: 2,
             started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),
             open_fds: Some(12),

@@ -1,0 +1,202 @@
+use super::*;
+use crate::abi::Constants;
+use crate::packet::{Packet, Segment};
+
+/// Says the same of every source.
+#[derive(Clone, Copy)]
+struct Fixed {
+    listed: Option<Treatment>,
+    banned: bool,
+    open: u32,
+    connections_max: u32,
+    admission: Option<Admission>,
+    settings: u64,
+    class: u32,
+}
+
+/// Nobody is listed or banned, nothing may be taken from the allowance, nothing is enforced.
+const FIXED: Fixed = Fixed {
+    listed: None,
+    banned: false,
+    open: 0,
+    connections_max: 0,
+    admission: None,
+    settings: abi::HAS_LIST | abi::HAS_BANS,
+    class: 0,
+};
+
+const ENFORCE_ALL: u64 = abi::ENFORCE_DENY | abi::ENFORCE_FRAGMENTS | abi::HAS_LIST | abi::HAS_BANS;
+
+impl Tables for Fixed {
+    fn class_of_port(&self, port: u16) -> Option<u8> {
+        (port == 443).then_some(3)
+    }
+    fn listed(&self, _: Address) -> Option<Treatment> {
+        self.listed
+    }
+    fn source(&self, address: Address) -> [u64; 2] {
+        address.words()
+    }
+    fn place(&self, source: [u64; 2], class: u8) -> Place {
+        let mask = [u64::MAX; 2];
+        let constants = Constants {
+            hash_key: [0; 2],
+            ipv4_mask: mask,
+            ipv6_mask: mask,
+            line_mask: 0,
+            open_mask: 0,
+        };
+        crate::hash::place(source, class, &constants)
+    }
+    fn is_banned(&self, _: [u64; 2]) -> bool {
+        self.banned
+    }
+    fn class(&self, class: u8) -> Option<Class> {
+        let expected = match self.listed {
+            Some(Treatment::Class(class)) => class,
+            _ => 3,
+        };
+        assert_eq!(class, expected);
+        let limits = Limits { interval: 1, tolerance: 0 };
+        Some(Class { limits, connections_max: self.connections_max, flags: self.class })
+    }
+    fn open(&self, _: Place) -> u32 {
+        self.open
+    }
+    fn admit(&self, _: Place, _: Limits) -> Admission {
+        self.admission.expect("nothing may be taken from the allowance")
+    }
+    fn settings(&self) -> Settings {
+        Settings { flags: self.settings, ..Settings::default() }
+    }
+}
+
+const SOURCE: Address = Address::V4([192, 0, 2, 1]);
+const SYN: u8 = 0x02;
+
+fn segment(port: u16, flags: u8) -> Packet {
+    Packet::Segment(Segment { source: SOURCE, port, flags })
+}
+
+/// `(action when enforcing, action when observing, reason)`
+fn both(packet: Packet, tables: Fixed) -> (Action, Action, Reason) {
+    let all = abi::ENFORCE_RATE | abi::ENFORCE_CONNECTIONS;
+    let enforced = decide(&packet.into(), &Fixed { settings: ENFORCE_ALL, class: all, ..tables });
+    let observed = decide(&packet.into(), &tables);
+    assert_eq!(enforced.reason, observed.reason);
+    (enforced.action, observed.action, enforced.reason)
+}
+
+#[test]
+fn a_connection_is_dropped_only_above_its_limit() {
+    use Action::{Drop, Observe, Pass};
+    let with = |admission| both(segment(443, SYN), Fixed { admission: Some(admission), ..FIXED });
+    assert_eq!(with(Admission::Within), (Pass, Pass, Reason::WithinLimit));
+    assert_eq!(with(Admission::Contended), (Pass, Pass, Reason::Contended));
+    assert_eq!(with(Admission::Over), (Drop, Observe, Reason::OverLimit));
+}
+
+#[test]
+fn who_has_as_many_open_as_it_may_takes_nothing_from_its_allowance() {
+    let full = Fixed { open: 5, connections_max: 5, ..FIXED };
+    let expected = (Action::Drop, Action::Observe, Reason::TooManyOpen);
+    assert_eq!(both(segment(443, SYN), full), expected);
+    let room = Fixed { open: 4, admission: Some(Admission::Within), ..full };
+    assert_eq!(both(segment(443, SYN), room).2, Reason::WithinLimit);
+    let no_limit = Fixed { connections_max: 0, admission: Some(Admission::Within), ..full };
+    assert_eq!(both(segment(443, SYN), no_limit).2, Reason::WithinLimit);
+}
+
+#[test]
+fn who_is_allowed_is_asked_nothing_else() {
+    let allowed = Fixed {
+        listed: Some(Treatment::Allow),
+        banned: true,
+        open: 9,
+        connections_max: 1,
+        ..FIXED
+    };
+    let expected = (Action::Pass, Action::Pass, Reason::Allowed);
+    assert_eq!(both(segment(443, SYN), allowed), expected);
+}
+
+#[test]
+fn deny_lists_can_be_observed_and_bans_not() {
+    use Action::{Drop, Observe};
+    let denied = Fixed { listed: Some(Treatment::Deny), banned: true, ..FIXED };
+    assert_eq!(both(segment(443, SYN), denied), (Drop, Observe, Reason::Denied));
+    let banned = Fixed { banned: true, ..FIXED };
+    assert_eq!(both(segment(443, SYN), banned), (Drop, Drop, Reason::Banned));
+    let network = Fixed { listed: Some(Treatment::Ban), ..FIXED };
+    assert_eq!(both(segment(443, SYN), network), (Drop, Drop, Reason::Banned));
+}
+
+#[test]
+fn a_network_of_a_class_is_held_to_that_and_not_to_the_ports() {
+    let other = Fixed {
+        listed: Some(Treatment::Class(7)),
+        admission: Some(Admission::Over),
+        class: abi::ENFORCE_RATE,
+        ..FIXED
+    };
+    assert_eq!(decide(&segment(443, SYN).into(), &other).action, Action::Drop);
+}
+
+#[test]
+fn nothing_is_asked_of_an_empty_list_and_no_bans() {
+    let within = Fixed { banned: true, admission: Some(Admission::Within), ..FIXED };
+    assert_eq!(decide(&segment(443, SYN).into(), &within).reason, Reason::Banned);
+    let no_bans = Fixed { settings: abi::HAS_LIST, ..within };
+    assert_eq!(decide(&segment(443, SYN).into(), &no_bans).reason, Reason::WithinLimit);
+    let no_list = Fixed { listed: Some(Treatment::Class(3)), settings: 0, ..within };
+    assert_eq!(decide(&segment(443, SYN).into(), &no_list).reason, Reason::WithinLimit);
+}
+
+#[test]
+fn what_opens_no_connection_of_ours_costs_no_allowance() {
+    for packet in [
+        segment(22, SYN),
+        segment(443, SYN | 0x10),
+        segment(443, 0x10),
+        segment(443, 0x04),
+        segment(443, 0),
+        Packet::Other,
+    ] {
+        assert_eq!(both(packet, FIXED), (Action::Pass, Action::Pass, Reason::Other));
+    }
+    let undecodable = (Action::Pass, Action::Pass, Reason::Undecodable);
+    assert_eq!(both(Packet::Undecodable, FIXED), undecodable);
+}
+
+#[test]
+fn fragments_that_hide_a_header_are_dropped() {
+    let tiny = |port| Packet::TinyFragment { source: SOURCE, port };
+    let dropped = |reason| (Action::Drop, Action::Observe, reason);
+    assert_eq!(both(tiny(Some(443)), FIXED), dropped(Reason::TinyFragment));
+    assert_eq!(both(tiny(None), FIXED), dropped(Reason::TinyFragment));
+    let overlapping = Packet::OverlappingFragment { source: SOURCE };
+    assert_eq!(both(overlapping, FIXED), dropped(Reason::OverlappingFragment));
+    let passed = (Action::Pass, Action::Pass, Reason::Other);
+    assert_eq!(both(tiny(Some(22)), FIXED), passed);
+}
+
+#[test]
+fn every_treatment_has_a_code_of_its_own() {
+    let classes = (0..abi::CLASSES_MAX as u8).map(Treatment::Class);
+    for treatment in [Treatment::Allow, Treatment::Deny, Treatment::Ban].into_iter().chain(classes)
+    {
+        assert_eq!(Treatment::of_code(treatment.code()), treatment);
+    }
+}
+
+#[test]
+fn every_verdict_has_a_counter_of_its_own() {
+    let mut slots: Vec<u32> = Verdict::all().map(Verdict::slot).collect();
+    assert!(slots.iter().all(|slot| *slot < SLOTS));
+    slots.sort_unstable();
+    slots.dedup();
+    assert_eq!(slots.len(), Verdict::all().count());
+    for (position, reason) in Reason::ALL.into_iter().enumerate() {
+        assert_eq!(reason as usize, position);
+    }
+}

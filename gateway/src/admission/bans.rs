@@ -1,0 +1,213 @@
+//! Who is banned, for how long, and who is about to be. No I/O and no clock: control asks it and does
+//! what it says.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use gateway_ebpf::abi::BANS_MAX;
+use ipnet::IpNet;
+
+use crate::telemetry::metrics::Offence;
+
+/// Offenders remembered at once; while there are more, new ones go unnoticed.
+const OFFENDERS_MAX: usize = 1 << 16;
+
+/// The table `[bans]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Ban; otherwise only say who would be.
+    pub enforce: bool,
+    /// Points that make a ban, at least 1.
+    pub threshold: u32,
+    /// How long points count, from the first of them on.
+    pub window: Duration,
+    /// How long the first ban lasts, the second, and so on; the last one repeats. At least one.
+    pub durations: Vec<Duration>,
+    /// How long after a ban the next one still counts as another.
+    pub remember: Duration,
+    /// Points of each [`Offence`], in the order of its labels.
+    pub weights: [u32; Offence::LABELS.len()],
+}
+
+/// A ban, or one that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Who.
+    pub network: IpNet,
+    /// The Unix time at which it ends.
+    pub until: u64,
+    /// How many came before it.
+    pub level: u32,
+    /// What for.
+    pub reason: String,
+    /// Whether the kernel keeps it. Who comes through a proxy cannot be told from others there.
+    pub in_kernel: bool,
+}
+
+/// All that is known of bans.
+#[derive(Debug, Default)]
+pub struct Bans {
+    bans: HashMap<IpNet, Ban>,
+    offenders: HashMap<IpNet, Offender>,
+}
+
+#[derive(Debug)]
+struct Offender {
+    points: u32,
+    /// When the first of them was given.
+    since: u64,
+}
+
+impl Bans {
+    /// Takes down an offence; what becomes of who committed it, once that is too much.
+    #[must_use]
+    pub fn offend(
+        &mut self,
+        settings: &Settings,
+        source: IpNet,
+        offence: Offence,
+        direct: bool,
+        now: u64,
+    ) -> Option<Ban> {
+        let weight = settings.weights.get(offence as usize).copied().unwrap_or(0);
+        if weight == 0 || self.is_banned(source, now) {
+            return None;
+        }
+        let window = settings.window.as_secs();
+        let fresh = |offender: &Offender| now.saturating_sub(offender.since) < window;
+        if self.offenders.len() >= OFFENDERS_MAX && !self.offenders.contains_key(&source) {
+            self.offenders.retain(|_, offender| fresh(offender));
+            if self.offenders.len() >= OFFENDERS_MAX {
+                return None;
+            }
+        }
+        let offender = self.offenders.entry(source).or_insert(Offender { points: 0, since: now });
+        if !fresh(offender) {
+            *offender = Offender { points: 0, since: now };
+        }
+        offender.points = offender.points.saturating_add(weight);
+        if offender.points < settings.threshold {
+            return None;
+        }
+        self.offenders.remove(&source);
+        let level = self.bans.get(&source).map_or(0, |ban| ban.level.saturating_add(1));
+        let step = usize::try_from(level).unwrap_or(usize::MAX);
+        let duration = settings.durations.get(step).or(settings.durations.last());
+        let until = now.saturating_add(duration.map_or(0, Duration::as_secs));
+        let reason = Offence::LABELS.get(offence as usize).copied().unwrap_or_default().to_owned();
+        Some(Ban { network: source, until, level, reason, in_kernel: direct })
+    }
+
+    /// Takes a ban down, in the place of one for the same network; the ban that gives way to it, where
+    /// there are too many.
+    pub fn insert(&mut self, ban: Ban) -> Option<Ban> {
+        let full = self.bans.len() >= BANS_MAX as usize && !self.bans.contains_key(&ban.network);
+        let first_to_end = || self.bans.values().min_by_key(|ban| ban.until).map(|ban| ban.network);
+        let given_up = full.then(first_to_end).flatten();
+        let given_up = given_up.and_then(|network| self.bans.remove(&network));
+        self.bans.insert(ban.network, ban);
+        given_up
+    }
+
+    /// Ends a ban and forgets it.
+    pub fn remove(&mut self, network: IpNet) -> Option<Ban> {
+        self.offenders.remove(&network);
+        self.bans.remove(&network)
+    }
+
+    /// Forgets what ended longer ago than is remembered; the bans that have ended and are still known.
+    pub fn ended(&mut self, remember: Duration, now: u64) -> Vec<Ban> {
+        let remember = remember.as_secs();
+        self.bans.retain(|_, ban| ban.until.saturating_add(remember) > now);
+        self.bans.values().filter(|ban| ban.until <= now).cloned().collect()
+    }
+
+    /// Bans that hold, in the order of their networks.
+    pub fn held(&self, now: u64) -> Vec<Ban> {
+        let mut held: Vec<_> = self.bans.values().filter(|ban| ban.until > now).cloned().collect();
+        held.sort_by_key(|ban| ban.network);
+        held
+    }
+
+    fn is_banned(&self, network: IpNet, now: u64) -> bool {
+        self.bans.get(&network).is_some_and(|ban| ban.until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        let mut weights = [1; Offence::LABELS.len()];
+        weights[Offence::SlowHead as usize] = 5;
+        weights[Offence::SlowRead as usize] = 0;
+        Settings {
+            enforce: true,
+            threshold: 10,
+            window: Duration::from_secs(60),
+            durations: vec![Duration::from_secs(60), Duration::from_secs(600)],
+            remember: Duration::from_secs(3600),
+            weights,
+        }
+    }
+
+    fn alice() -> IpNet {
+        "192.0.2.1/32".parse().unwrap()
+    }
+
+    /// The ban that so many offences at this time lead to.
+    fn offend(bans: &mut Bans, offence: Offence, times: usize, now: u64) -> Option<Ban> {
+        (0..times).find_map(|_| bans.offend(&settings(), alice(), offence, true, now))
+    }
+
+    #[test]
+    fn enough_points_within_the_window_make_a_ban() {
+        let mut bans = Bans::default();
+        assert_eq!(offend(&mut bans, Offence::Malformed, 9, 1000), None);
+        // Too long ago to count with these.
+        assert_eq!(offend(&mut bans, Offence::Malformed, 9, 1060), None);
+        let ban = offend(&mut bans, Offence::Malformed, 1, 1119).unwrap();
+        assert_eq!((ban.until, ban.level, ban.reason.as_str()), (1179, 0, "malformed"));
+        assert_eq!(offend(&mut bans, Offence::SlowHead, 1, 2000), None);
+        assert!(offend(&mut bans, Offence::SlowHead, 1, 2000).is_some());
+        assert_eq!(offend(&mut bans, Offence::SlowRead, 100, 3000), None);
+    }
+
+    #[test]
+    fn each_ban_is_longer_until_it_is_forgotten() {
+        let mut bans = Bans::default();
+        let at = |bans: &mut Bans, now| {
+            let ban = offend(bans, Offence::Malformed, 10, now).unwrap();
+            assert_eq!(bans.insert(ban.clone()), None);
+            (ban.level, ban.until - now)
+        };
+        assert_eq!(at(&mut bans, 0), (0, 60));
+        assert_eq!(offend(&mut bans, Offence::Malformed, 100, 59), None, "it is banned");
+        assert_eq!(at(&mut bans, 60), (1, 600));
+        assert_eq!(at(&mut bans, 700), (2, 600));
+        assert_eq!(bans.ended(settings().remember, 1300).len(), 1);
+        assert!(bans.ended(settings().remember, 1300 + 3600).is_empty());
+        assert_eq!(at(&mut bans, 5000), (0, 60));
+        assert_eq!(bans.held(5000).len(), 1);
+        bans.remove(alice());
+        assert_eq!(at(&mut bans, 5001), (0, 60));
+    }
+
+    #[test]
+    fn the_ban_that_ends_first_gives_way_when_there_are_too_many() {
+        let mut bans = Bans::default();
+        let ban = |number: u32| Ban {
+            network: IpNet::from(std::net::IpAddr::from(number.to_be_bytes())),
+            until: 1000 + u64::from(number),
+            level: 0,
+            reason: "a test".to_owned(),
+            in_kernel: true,
+        };
+        for number in 0..BANS_MAX {
+            assert_eq!(bans.insert(ban(number)), None);
+        }
+        assert_eq!(bans.insert(ban(5)), None);
+        assert_eq!(bans.insert(ban(BANS_MAX)), Some(ban(0)));
+    }
+}

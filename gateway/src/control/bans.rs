@@ -1,0 +1,223 @@
+//! Bans, from an offence or a command to where they are kept: the kernel, the table workers ask, and
+//! for networks wider than a source the list.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use gateway_ebpf::abi::LIST_IMPLIED_MAX;
+use ipnet::IpNet;
+
+use super::Event;
+use super::sources::{Keeper, locked};
+use crate::admission::bans::Ban;
+use crate::admission::{Entry, Treatment, address_of, unix_now};
+use crate::telemetry::metrics::Offence;
+use crate::worker::mailbox::Report;
+use crate::xdp;
+
+/// Banned networks wider than a source: most of what lists may have beside what is written in them.
+const WIDE_MAX: usize = LIST_IMPLIED_MAX as usize / 2;
+
+/// What nobody says otherwise: how long a ban is remembered once it has ended.
+const REMEMBERED: Duration = Duration::from_secs(86_400);
+
+impl Keeper {
+    /// Takes an offence down, and bans who has committed too many.
+    pub fn offend(&self, report: &Report) {
+        let Some(settings) = locked(&self.banning).clone() else { return };
+        let source = self.source_of(IpNet::from(report.client));
+        if locked(&self.current).allowed(source).is_some() {
+            return;
+        }
+        let mut bans = locked(&self.bans);
+        let now = unix_now();
+        let Some(ban) = bans.offend(&settings, source, report.offence, report.direct, now) else {
+            return;
+        };
+        let (network, lasts, reason) = (ban.network, ban.until.saturating_sub(now), &ban.reason);
+        if !settings.enforce {
+            self.bans_observed.fetch_add(1, Relaxed);
+            tracing::warn!("would ban {network} for {lasts}s: {reason} (bans.enforce is false)");
+            return;
+        }
+        let place = match ban.in_kernel {
+            true => "",
+            false => ", by answering 403: it comes through a proxy, whose packets are others', too",
+        };
+        tracing::warn!("banned {network} for {lasts}s: {reason}{place}");
+        let given_up = bans.insert(ban.clone());
+        self.keep(&ban);
+        self.give_up(given_up);
+    }
+
+    /// Bans a network until a Unix time.
+    ///
+    /// # Errors
+    /// When it is allowed, or there are too many.
+    pub fn ban(&self, network: IpNet, until: u64, reason: &str) -> Result<Ban, String> {
+        let network = self.source_of(network);
+        if let Some(entry) = locked(&self.current).allowed(network) {
+            let (allowed, origin) = (entry.network, &entry.origin);
+            return Err(format!("{network} is allowed: {allowed} ({origin})"));
+        }
+        let mut bans = locked(&self.bans);
+        let wide = || bans.held(unix_now()).iter().filter(|ban| self.is_wide(ban.network)).count();
+        if self.is_wide(network) && wide() >= WIDE_MAX {
+            return Err(format!("{WIDE_MAX} networks are banned already: put it on a deny list"));
+        }
+        let reason = reason.to_owned();
+        let ban = Ban { network, until, level: 0, reason, in_kernel: true };
+        let given_up = bans.insert(ban.clone());
+        self.keep(&ban);
+        self.give_up(given_up);
+        Ok(ban)
+    }
+
+    /// Ends a ban. False when there is none.
+    pub fn unban(&self, network: IpNet) -> bool {
+        let mut bans = locked(&self.bans);
+        let ended = bans.remove(self.source_of(network));
+        let was_banned = ended.as_ref().is_some_and(|ban| ban.until > unix_now());
+        self.give_up(ended);
+        was_banned
+    }
+
+    /// Takes over the bans that the kernel has kept from another process.
+    pub fn adopt(&self) {
+        let kept = self.kernel().map(|kernel| kernel.program().bans()).transpose();
+        let kept = kept.unwrap_or_else(|error| {
+            tracing::warn!("xdp: {error}");
+            None
+        });
+        let now = unix_now();
+        let mut bans = locked(&self.bans);
+        for (source, kept) in kept.into_iter().flatten().filter(|(_, ban)| ban.until > now) {
+            let label = kept.reason.checked_sub(1).and_then(|at| Offence::LABELS.get(at as usize));
+            let network = self.source_of(IpNet::from(address_of(source)));
+            let reason = label.map_or("by hand", |label| *label).to_owned();
+            let (until, level) = (kept.until, kept.level);
+            let _ = bans.insert(Ban { network, until, level, reason, in_kernel: true });
+            self.counts().ban(source, until);
+        }
+        let networks = self.kernel().map(xdp::Xdp::kept_networks).unwrap_or_default();
+        for (network, until) in networks {
+            let (network, until, reason) = (*network, *until, "by hand".to_owned());
+            let _ = bans.insert(Ban { network, until, level: 0, reason, in_kernel: true });
+        }
+        match bans.held(now).len() {
+            0 => {}
+            adopted => tracing::info!("xdp: {adopted} bans go on"),
+        }
+    }
+
+    /// Bans that hold, each with the connections it has cost in the kernel.
+    pub fn held(&self) -> Vec<(Ban, u64)> {
+        let held = locked(&self.bans).held(unix_now());
+        let in_kernel = self.kernel().and_then(|kernel| kernel.program().bans().ok());
+        let in_kernel = in_kernel.unwrap_or_default();
+        let list = self.kernel().and_then(|kernel| kernel.program().list_hits().ok());
+        let list = list.unwrap_or_default();
+        let hits = |ban: &Ban| {
+            if self.is_wide(ban.network) {
+                return list.get(&ban.network).copied().unwrap_or(0);
+            }
+            let source = self.counts().source(ban.network.addr());
+            in_kernel.iter().find(|(other, _)| *other == source).map_or(0, |(_, ban)| ban.hits)
+        };
+        held.into_iter().map(|ban| (ban.clone(), hits(&ban))).collect()
+    }
+
+    /// Bans made and bans only told of, so far, and how many hold.
+    pub fn ban_counts(&self) -> (u64, u64, u64) {
+        let held = locked(&self.bans).held(unix_now()).len() as u64;
+        (self.bans_made.load(Relaxed), self.bans_observed.load(Relaxed), held)
+    }
+
+    /// Takes out of the tables what has ended. Nothing depends on it but that there is room.
+    pub fn sweep_bans(&self) {
+        let remember = locked(&self.banning).as_ref().map_or(REMEMBERED, |bans| bans.remember);
+        let mut bans = locked(&self.bans);
+        for ban in bans.ended(remember, unix_now()) {
+            if !self.is_wide(ban.network) {
+                self.forget(&ban);
+            }
+        }
+    }
+
+    /// Entries of the list for the banned networks that are wider than a source.
+    pub fn banned_networks(&self) -> Vec<Entry> {
+        let held = locked(&self.bans).held(unix_now());
+        let wide = held.into_iter().filter(|ban| self.is_wide(ban.network));
+        wide.map(|ban| Entry {
+            network: ban.network,
+            treatment: Treatment::Ban,
+            until: Some(ban.until),
+            comment: ban.reason,
+            origin: "gateway ban".to_owned(),
+        })
+        .collect()
+    }
+
+    /// The network that counts as one source, unless `network` is wider.
+    fn source_of(&self, network: IpNet) -> IpNet {
+        let address = network.addr().to_canonical();
+        let length = match address {
+            IpAddr::V4(_) => self.prefixes.0,
+            IpAddr::V6(_) => self.prefixes.1,
+        };
+        match network.prefix_len() >= length || address.is_ipv4() != network.addr().is_ipv4() {
+            true => IpNet::new(address, length).map_or(network, |source| source.trunc()),
+            false => network.trunc(),
+        }
+    }
+
+    /// Whether it is more than one source.
+    fn is_wide(&self, network: IpNet) -> bool {
+        let length = if network.addr().is_ipv4() { self.prefixes.0 } else { self.prefixes.1 };
+        network.prefix_len() < length
+    }
+
+    fn keep(&self, ban: &Ban) {
+        self.bans_made.fetch_add(1, Relaxed);
+        if self.is_wide(ban.network) {
+            return self.renew_list();
+        }
+        let source = self.counts().source(ban.network.addr());
+        self.counts().ban(source, ban.until);
+        let Some(kernel) = self.kernel().filter(|_| ban.in_kernel) else { return };
+        let known = Offence::LABELS.iter().position(|label| **label == ban.reason);
+        // 0 is by hand.
+        let reason = known.map_or(0, |position| position as u32 + 1);
+        let in_kernel = xdp::Ban { until: ban.until, level: ban.level, reason, hits: 0 };
+        if let Err(error) = kernel.program().ban(source, in_kernel) {
+            tracing::warn!("xdp: {}: {error}; workers keep the ban", ban.network);
+        }
+    }
+
+    /// Has the list made anew, once for all that has changed meanwhile.
+    fn renew_list(&self) {
+        if !self.list_changed.swap(true, Relaxed) {
+            // The loop ends before its channel only when the process does.
+            let _ = self.events.send(Event::ListChanged);
+        }
+    }
+
+    fn give_up(&self, ban: Option<Ban>) {
+        match ban {
+            Some(ban) if self.is_wide(ban.network) => self.renew_list(),
+            Some(ban) => self.forget(&ban),
+            None => {}
+        }
+    }
+
+    fn forget(&self, ban: &Ban) {
+        let source = self.counts().source(ban.network.addr());
+        self.counts().ban(source, 0);
+        if let Some(kernel) = self.kernel()
+            && let Err(error) = kernel.program().unban(source)
+        {
+            tracing::warn!("xdp: {}: {error}", ban.network);
+        }
+    }
+}

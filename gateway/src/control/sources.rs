@@ -1,0 +1,205 @@
+//! Who may connect, as control keeps it: the kernel program if there is one, the list as it is at
+//! this time, and the tables that workers count in.
+
+#![expect(clippy::disallowed_types, reason = "what workers decide by is handed to their threads")]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Error, Event};
+use crate::admission::bans::{self, Bans};
+use crate::admission::{Counts, Entry, Settings, Sources, lists, unix_now};
+use crate::config::Config;
+use crate::telemetry::prometheus::KernelCounter;
+use crate::xdp::{self, Xdp};
+
+/// Outlives configurations.
+pub(super) struct Keeper {
+    kernel: Option<Arc<Xdp>>,
+    counts: Arc<Counts>,
+    /// Ports of the listeners, in the configuration's order.
+    ports: Mutex<Vec<u16>>,
+    /// What is allowed whatever is written.
+    implied: Vec<Entry>,
+    /// What workers decide by.
+    pub(super) current: Mutex<Arc<Sources>>,
+    /// Bits of an IPv4 and of an IPv6 address that make a source.
+    pub(super) prefixes: (u8, u8),
+    pub(super) bans: Mutex<Bans>,
+    /// When offences become bans, if they do.
+    pub(super) banning: Mutex<Option<bans::Settings>>,
+    pub(super) bans_made: AtomicU64,
+    /// Bans that were only told of.
+    pub(super) bans_observed: AtomicU64,
+    /// Whether the loop has been told that the list must be made anew.
+    pub(super) list_changed: AtomicBool,
+    pub(super) events: UnboundedSender<Event>,
+}
+
+/// What is behind these locks is right after each single change.
+pub(super) fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Keeper {
+    /// Attaches the kernel program if there is to be one. Where it is not required, the gateway
+    /// serves without it, and says so loudly. `connections` is how many there may be at once.
+    pub fn start(
+        config: &Config,
+        listeners: &[SocketAddr],
+        connections: usize,
+        events: UnboundedSender<Event>,
+    ) -> Result<Self, Error> {
+        let ports: Vec<_> = listeners.iter().map(SocketAddr::port).collect();
+        let implied = lists::implied();
+        for entry in implied.iter().filter(|_| config.xdp.is_some()) {
+            tracing::debug!("never limited or banned: {} ({})", entry.network, entry.origin);
+        }
+        let kernel = match &config.xdp {
+            Some(settings) => {
+                let mut sources = config.sources.clone();
+                sources.list.extend(implied.iter().cloned());
+                attach(settings, config, &sources, &ports, connections)?
+            }
+            None => None,
+        };
+        let counts = match &kernel {
+            Some(kernel) => kernel.program().counts().map_err(|error| Error::Xdp(error.into()))?,
+            None => Counts::new(&config.sources, connections).map_err(Error::Runtime)?,
+        };
+        let counts = Arc::new(counts);
+        let settings = &config.sources;
+        Ok(Self {
+            kernel,
+            ports: Mutex::new(ports),
+            implied,
+            current: Mutex::new(Arc::new(Sources::new(settings, &[], Arc::clone(&counts)))),
+            prefixes: (settings.ipv4_prefix, settings.ipv6_prefix),
+            bans: Mutex::default(),
+            banning: Mutex::new(config.bans.clone()),
+            bans_made: AtomicU64::new(0),
+            bans_observed: AtomicU64::new(0),
+            list_changed: AtomicBool::new(false),
+            events,
+            counts,
+        })
+    }
+
+    /// The kernel program's packets, if there is one.
+    pub fn kernel_counters(&self) -> Option<super::KernelCounters> {
+        let kernel = Arc::clone(self.kernel.as_ref()?);
+        Some(Box::new(move || counters(&kernel)))
+    }
+
+    /// The kernel program, if there is one.
+    pub fn kernel(&self) -> Option<&Xdp> {
+        self.kernel.as_deref()
+    }
+
+    /// The tables that workers count in.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// What the next configuration listens on, in its order; returns what has been until now.
+    pub fn set_ports(&self, ports: Vec<u16>) -> Vec<u16> {
+        std::mem::replace(&mut locked(&self.ports), ports)
+    }
+
+    /// Lets the kernel decide by `config`, and returns what workers are to decide by.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn apply(&self, config: &Config) -> Result<Arc<Sources>, Error> {
+        self.list_changed.store(false, Relaxed);
+        let live = lists::live(&self.list(config), unix_now());
+        if let Some(kernel) = &self.kernel {
+            let ports = ports(&locked(&self.ports), config);
+            let program = kernel.program();
+            let applied = program.configure(&config.sources, &ports);
+            applied
+                .and_then(|()| program.set_list(&live))
+                .map_err(|error| Error::Xdp(error.into()))?;
+        }
+        let sources = Arc::new(Sources::new(&config.sources, &live, Arc::clone(&self.counts)));
+        *locked(&self.current) = Arc::clone(&sources);
+        *locked(&self.banning) = config.bans.clone();
+        Ok(sources)
+    }
+
+    /// The Unix time at which the next entry of the list ends, if one does.
+    pub fn list_ends(&self, config: &Config) -> Option<u64> {
+        lists::next_end(&self.list(config), unix_now())
+    }
+
+    fn list(&self, config: &Config) -> Vec<Entry> {
+        let mut list = self.banned_networks();
+        list.extend(self.implied.iter().chain(&config.sources.list).cloned());
+        list
+    }
+}
+
+/// Each with the class of its listener.
+fn ports(ports: &[u16], config: &Config) -> Vec<(u16, u8)> {
+    ports.iter().copied().zip(config.listeners.iter().map(|listener| listener.class)).collect()
+}
+
+fn attach(
+    settings: &xdp::Settings,
+    config: &Config,
+    sources: &Settings,
+    listeners: &[u16],
+    connections: usize,
+) -> Result<Option<Arc<Xdp>>, Error> {
+    match Xdp::attach(settings, sources, &ports(listeners, config), connections) {
+        Ok(xdp) => {
+            announce(&xdp, config);
+            Ok(Some(xdp))
+        }
+        Err(error) if settings.required => Err(Error::Xdp(error.into())),
+        Err(error) => {
+            tracing::error!(
+                "xdp: {error}; serving WITHOUT a limit of new connections: lists, bans and \
+                 connections_max are kept at accept"
+            );
+            Ok(None)
+        }
+    }
+    .map(|xdp| xdp.map(forward_logs))
+}
+
+fn announce(xdp: &Xdp, config: &Config) {
+    let enforced = config.sources.classes.iter().any(|class| class.enforce_rate);
+    let verb = if enforced { "enforcing" } else { "observing" };
+    for xdp::Attachment { interface, hook, .. } in xdp.attachments() {
+        tracing::info!("xdp on {interface}: {hook} mode, {verb}");
+    }
+}
+
+/// Forwards the program's log records for as long as there are any.
+fn forward_logs(mut xdp: Xdp) -> Arc<Xdp> {
+    if let Some(logs) = xdp.take_logs() {
+        tokio::spawn(async move {
+            if let Err(error) = logs.forward().await {
+                tracing::warn!("xdp: no more log records: {error}");
+            }
+        });
+    }
+    Arc::new(xdp)
+}
+
+fn counters(kernel: &Xdp) -> Vec<KernelCounter> {
+    let counts = kernel.counters().unwrap_or_else(|error| {
+        tracing::warn!("xdp: {error}");
+        Vec::new()
+    });
+    let counter = |count: xdp::Count| KernelCounter {
+        verdict: count.verdict.action.label(),
+        reason: count.verdict.reason.label(),
+        packets: count.packets,
+    };
+    counts.into_iter().map(counter).collect()
+}

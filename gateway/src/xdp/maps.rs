@@ -1,0 +1,261 @@
+//! The program's maps: what userspace writes into them and reads out of them.
+
+#![expect(clippy::disallowed_types, reason = "control writes maps from several of its threads")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::{self, Array, Map, MapData, MapError, PerCpuArray};
+use gateway_ebpf::abi;
+use gateway_ebpf::bucket::Limits;
+use gateway_ebpf::verdict::{Treatment, Verdict};
+use ipnet::IpNet;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::list::List;
+use super::{Ban, Count};
+use crate::admission::{Class, Entry, Settings, Source, unix_now};
+
+/// The maps, taken out of the loaded object. Each is locked for as long as it is written.
+pub(super) struct Maps {
+    switches: Mutex<Switches>,
+    ports: Mutex<Ports>,
+    classes: Mutex<Array<MapData, abi::Class>>,
+    list: Mutex<List>,
+    bans: Mutex<maps::HashMap<MapData, Source, abi::Ban>>,
+    counters: PerCpuArray<MapData, u64>,
+    open: MapData,
+}
+
+/// What PORTS holds.
+struct Ports {
+    map: Array<MapData, u8>,
+    /// The ports that are the gateway's; `None` until that is known, as the map may be another's.
+    own: Option<BTreeSet<u16>>,
+}
+
+/// What SETTINGS holds.
+struct Switches {
+    value: abi::Settings,
+    map: Array<MapData, abi::Settings>,
+}
+
+impl Switches {
+    fn set(&mut self, change: impl FnOnce(&mut abi::Settings)) -> Result<(), MapError> {
+        let mut value = self.value;
+        change(&mut value);
+        self.map.set(0, value, 0)?;
+        self.value = value;
+        Ok(())
+    }
+}
+
+impl Maps {
+    /// Takes them out of the object.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self, MapError> {
+        let map: Array<MapData, abi::Settings> = take(ebpf, abi::SETTINGS)?.try_into()?;
+        let value = map.get(&0, 0)?;
+        let Map::Array(open) = take(ebpf, abi::OPEN)? else { return Err(MapError::KeyNotFound) };
+        Ok(Self {
+            switches: Mutex::new(Switches { value, map }),
+            ports: Mutex::new(Ports { map: take(ebpf, abi::PORTS)?.try_into()?, own: None }),
+            classes: Mutex::new(take(ebpf, abi::CLASSES)?.try_into()?),
+            list: Mutex::new(List {
+                v4: take(ebpf, abi::LIST4)?.try_into()?,
+                v6: take(ebpf, abi::LIST6)?.try_into()?,
+            }),
+            bans: Mutex::new(take(ebpf, abi::BANS)?.try_into()?),
+            counters: take(ebpf, abi::COUNTERS)?.try_into()?,
+            open,
+        })
+    }
+
+    /// Writes down what the maps are keyed with.
+    pub fn set_hash_key(&self, hash_key: [u64; 2]) -> Result<(), MapError> {
+        locked(&self.switches).set(|value| value.hash_key = hash_key)
+    }
+
+    /// The table of open connections.
+    pub fn open(&self) -> BorrowedFd<'_> {
+        self.open.fd().as_fd()
+    }
+
+    /// Makes `ports` the gateway's, each with the class of its listener, and others no longer.
+    pub fn set_ports(&self, ports: &[(u16, u8)]) -> Result<(), MapError> {
+        let mut all = locked(&self.ports);
+        let before = all.own.take().map_or_else(|| (0..=u16::MAX).collect(), Vec::from_iter);
+        let own: BTreeSet<u16> = ports.iter().map(|(port, _)| *port).collect();
+        for (port, class) in ports {
+            all.map.set((*port).into(), class + 1, 0)?;
+        }
+        for port in before.into_iter().filter(|port: &u16| !own.contains(port)) {
+            if all.map.get(&port.into(), 0)? != 0 {
+                all.map.set(port.into(), 0, 0)?;
+            }
+        }
+        all.own = Some(own);
+        Ok(())
+    }
+
+    /// Changes the limits, and what of all is enforced.
+    pub fn set_limits(&self, settings: &Settings) -> Result<(), MapError> {
+        let mut classes = locked(&self.classes);
+        for (position, class) in (0..abi::CLASSES_MAX).zip(&settings.classes) {
+            classes.set(position, limits(class), 0)?;
+        }
+        let everybody = settings.classes.first();
+        let hides = everybody.is_some_and(|class| class.enforce_rate || class.enforce_connections);
+        locked(&self.switches).set(|value| {
+            set_flag(value, abi::ENFORCE_DENY, settings.enforce_deny);
+            set_flag(value, abi::ENFORCE_FRAGMENTS, hides);
+        })
+    }
+
+    /// Swaps the list: no packet sees a part of both. What an entry has counted it keeps.
+    pub fn set_list(&self, live: &[Entry]) -> Result<(), MapError> {
+        let mut list = locked(&self.list);
+        let generation = locked(&self.switches).value.generation ^ 1;
+        let hits = list.clear(generation as u8)?;
+        for entry in live {
+            let until = entry.until.map_or(u64::MAX, monotonic_ns);
+            let treatment = entry.treatment.code();
+            let hits = hits.get(&entry.network).copied().unwrap_or(0);
+            let value = abi::Entry { until, hits, treatment };
+            list.insert(generation as u8, entry.network, value)?;
+        }
+        locked(&self.switches).set(|value| {
+            value.generation = generation;
+            set_flag(value, abi::HAS_LIST, !live.is_empty());
+        })?;
+        list.clear(generation as u8 ^ 1).map(drop)
+    }
+
+    /// How many packets each network of the list has decided.
+    pub fn list_hits(&self) -> Result<HashMap<IpNet, u64>, MapError> {
+        let generation = locked(&self.switches).value.generation;
+        let list = locked(&self.list);
+        let of_now = |(key, network, entry): (u8, IpNet, abi::Entry)| {
+            (u64::from(key) == generation).then_some((network, entry.hits))
+        };
+        Ok(list.read()?.into_iter().filter_map(of_now).collect())
+    }
+
+    /// Networks wider than a source that are banned, and until when.
+    pub fn banned_networks(&self) -> Result<Vec<(IpNet, u64)>, MapError> {
+        let generation = locked(&self.switches).value.generation;
+        let list = locked(&self.list);
+        let banned = |(key, network, entry): (u8, IpNet, abi::Entry)| {
+            let is_ban = entry.treatment == Treatment::Ban.code();
+            (u64::from(key) == generation && is_ban)
+                .then(|| (network, unix_of_monotonic(entry.until)))
+        };
+        Ok(list.read()?.into_iter().filter_map(banned).collect())
+    }
+
+    /// Bans a source, or changes its ban.
+    pub fn ban(&self, source: Source, ban: Ban) -> Result<(), MapError> {
+        let mut bans = locked(&self.bans);
+        let hits = bans.get(&source, 0).map_or(0, |known| known.hits);
+        let Ban { until, level, reason, .. } = ban;
+        let value = abi::Ban { until: monotonic_ns(until), hits, level, reason };
+        bans.insert(source, value, 0)?;
+        locked(&self.switches).set(|value| set_flag(value, abi::HAS_BANS, true))
+    }
+
+    /// Ends a ban, if there is one.
+    pub fn unban(&self, source: Source) -> Result<(), MapError> {
+        match locked(&self.bans).remove(&source) {
+            Err(error) if !matches!(error, MapError::KeyNotFound) && !is_missing(&error) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every ban, those that have ended included.
+    pub fn bans(&self) -> Result<Vec<(Source, Ban)>, MapError> {
+        let bans = locked(&self.bans);
+        let all = bans.iter().map(|ban| {
+            let (source, abi::Ban { until, hits, level, reason }) = ban?;
+            Ok((source, Ban { until: unix_of_monotonic(until), hits, level, reason }))
+        });
+        all.collect()
+    }
+
+    /// Packets by verdict.
+    pub fn counters(&self) -> Result<Vec<Count>, MapError> {
+        Verdict::all()
+            .map(|verdict| {
+                let packets = self.counters.get(&verdict.slot(), 0)?.iter().sum();
+                Ok(Count { verdict, packets })
+            })
+            .collect()
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, MapError> {
+    ebpf.take_map(name).ok_or(MapError::KeyNotFound)
+}
+
+/// What a map holds is right after each single write, so a panic elsewhere does not spoil it.
+fn locked<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the kernel has said that there is no such key.
+fn is_missing(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn set_flag(value: &mut abi::Settings, flag: u64, on: bool) {
+    value.flags = if on { value.flags | flag } else { value.flags & !flag };
+}
+
+fn limits(class: &Class) -> abi::Class {
+    // A float that is too large, too small or not a number saturates; `Limits` bounds it again.
+    let interval_ns = (1e9 / class.connection_rate) as u64;
+    let rate = if class.enforce_rate { abi::ENFORCE_RATE } else { 0 };
+    let connections = if class.enforce_connections { abi::ENFORCE_CONNECTIONS } else { 0 };
+    abi::Class {
+        limits: Limits::new(interval_ns, class.connection_burst),
+        connections_max: class.connections_max,
+        flags: rate | connections,
+    }
+}
+
+/// Nanoseconds of the kernel's clock now; it cannot fail for this clock.
+fn monotonic_now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
+}
+
+/// A Unix time by the kernel's clock; one that has passed is 0.
+fn monotonic_ns(unix: u64) -> u64 {
+    match unix.checked_sub(unix_now()) {
+        Some(seconds @ 1..) => {
+            monotonic_now().saturating_add(seconds.saturating_mul(1_000_000_000))
+        }
+        _ => 0,
+    }
+}
+
+/// The reverse, to the second.
+fn unix_of_monotonic(ns: u64) -> u64 {
+    let left = ns.saturating_sub(monotonic_now());
+    // Rounded, as some of the second has passed since it was written.
+    unix_now().saturating_add(left.saturating_add(500_000_000) / 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_the_kernels_clock() {
+        let until = unix_now() + 600;
+        assert!(unix_of_monotonic(monotonic_ns(until)).abs_diff(until) <= 1);
+        assert_eq!(monotonic_ns(unix_now() - 1), 0);
+    }
+}

@@ -1,0 +1,99 @@
+//! What outlives the process: links and maps pinned in a folder of a bpffs, for `on_exit = "keep"`.
+//!
+//! Links are `link-IFINDEX`: names there may have no dots, as interfaces do. Maps are in a folder named
+//! after their layout, so that a gateway with other maps never reads them wrongly: it begins with new
+//! ones and removes those.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, Map, MapData};
+use gateway_ebpf::abi;
+use rustix::fs::statfs;
+
+use super::Error;
+
+/// The maps that are pinned: what is known of sources. What belongs to one process is not among them:
+/// its ports and classes, its counters, and the connections it has open.
+pub(super) const MAPS: [&str; 5] = [abi::SETTINGS, abi::LIMITS, abi::LIST4, abi::LIST6, abi::BANS];
+
+const LINK_PREFIX: &str = "link-";
+const MAPS_PREFIX: &str = "maps-";
+/// linux/magic.h
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The folder of one gateway.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    root: PathBuf,
+    maps: PathBuf,
+}
+
+impl Pins {
+    /// Makes the folder where it is not there. `layout` says what the maps look like beside
+    /// [`abi::LAYOUT`].
+    pub fn new(root: &Path, layout: &str) -> Result<Self, Error> {
+        let failed = |error| Error::pin(root, error);
+        let maps = root.join(format!("{MAPS_PREFIX}{:08x}-{layout}", abi::LAYOUT));
+        DirBuilder::new().recursive(true).mode(0o700).create(&maps).map_err(failed)?;
+        let kind = statfs(root).map_err(|error| failed(error.into()))?.f_type;
+        if kind as i64 & 0xffff_ffff != BPF_FS_MAGIC {
+            let _ = fs::remove_dir(&maps);
+            let why = "it is in no bpffs: `mount -t bpf bpf /sys/fs/bpf` makes one";
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        }
+        Ok(Self { root: root.to_owned(), maps })
+    }
+
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps.join(name)
+    }
+
+    pub fn link(&self, interface: u32) -> PathBuf {
+        self.root.join(format!("{LINK_PREFIX}{interface}"))
+    }
+
+    /// What the kept maps are keyed with, where there are any.
+    pub fn hash_key(&self) -> Option<[u64; 2]> {
+        let map = Map::from_map_data(MapData::from_pin(self.map(abi::SETTINGS)).ok()?).ok()?;
+        let map = Array::<_, abi::Settings>::try_from(map).ok()?;
+        Some(map.get(&0, 0).ok()?.hash_key).filter(|key| *key != [0, 0])
+    }
+
+    /// Removes maps of other layouts, which no program of ours reads any more.
+    pub fn remove_others(&self) {
+        let removed = names(&self.root).and_then(|names| {
+            let others = names.into_iter().map(|name| self.root.join(name));
+            let others = others.filter(|path| path.is_dir() && *path != self.maps);
+            others.into_iter().try_for_each(fs::remove_dir_all)
+        });
+        if let Err(error) = removed {
+            tracing::warn!("xdp: {}: {error}", self.root.display());
+        }
+    }
+}
+
+/// Removes everything that a gateway has left in a folder; how many interfaces are free now.
+///
+/// # Errors
+/// When there is no such folder, or it cannot be changed.
+pub fn detach(root: &Path) -> io::Result<usize> {
+    let mut links = 0;
+    for name in names(root)? {
+        let path = root.join(&name);
+        if name.starts_with(LINK_PREFIX) {
+            fs::remove_file(path)?;
+            links += 1;
+        } else if name.starts_with(MAPS_PREFIX) {
+            fs::remove_dir_all(path)?;
+        }
+    }
+    fs::remove_dir(root)?;
+    Ok(links)
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    folder.read_dir()?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}

@@ -1,0 +1,148 @@
+//! What outlives the gateway when it is to be kept: limits, lists and bans, through a crash, an upgrade and
+//! another layout of the maps.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use gateway::xdp::{Error, detach, occupant};
+
+use crate::netns::{INTERFACE, Net, client_v4};
+use crate::running::{settings_here, wait_until_clean};
+use crate::served::Served;
+use crate::sources::{AT_ONCE, config, connect, net};
+
+/// A folder of this test's in the machine's bpffs, removed with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        Self(PathBuf::from(format!("/sys/fs/bpf/gateway-test-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = detach(&self.0);
+    }
+}
+
+fn keeping(folder: &Folder, xdp: &str) -> String {
+    let pin = folder.0.display();
+    config(INTERFACE, &format!("on_exit = \"keep\"\npin = \"{pin}\"\nenforce = true\n{xdp}"))
+}
+
+fn program_on(net: &Net) -> Option<u32> {
+    net.gateway.run(|| occupant(INTERFACE).expect("rtnetlink")).map(|occupant| occupant.program)
+}
+
+#[test]
+fn a_crash_ends_no_limit_and_no_ban_and_the_next_gateway_takes_over() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("crash");
+    let limits = "connection_rate = \"1/m\"\nconnection_burst = 2\ndeny = [\"10.77.0.4\"]";
+    let config = keeping(&folder, limits);
+    let served = Served::start(&net.gateway, &config);
+    let open = |last| connect(&net.clients, client_v4(last), AT_ONCE);
+    // Uses up what it may.
+    assert!(open(2).is_some() && open(2).is_some() && open(2).is_none());
+    assert!(served.ask(&["ban", "10.77.0.3", "--for", "10m"]).0);
+    let before = program_on(&net).expect("a program");
+
+    let ended = served.kill();
+    assert_eq!(program_on(&net), Some(before), "it is still there");
+    for last in 2..=4 {
+        assert!(open(last).is_none(), "{last}: nobody serves, and the kernel drops");
+    }
+
+    let served = ended.restart(&config);
+    let after = program_on(&net).expect("a program");
+    assert_ne!(after, before, "another program in the same place");
+    assert!(open(2).is_none(), "what it has used up is known");
+    assert!(open(3).is_none(), "it is still banned");
+    assert!(open(4).is_none(), "it is still denied");
+    let said = served.ask(&["bans"]).1;
+    assert!(said.contains("10.77.0.3/32") && said.contains("by hand"), "{said}");
+    assert!(served.ask(&["unban", "10.77.0.3"]).0);
+    assert!(open(3).is_some(), "an adopted ban can be ended");
+
+    assert!(served.ask(&["ban", "10.77.0.0/28"]).0);
+    served.wait_until("the network is banned", || open(3).is_none());
+    let served = served.kill().restart(&config);
+    assert!(open(3).is_none(), "its network is still banned");
+    assert!(served.ask(&["unban", "10.77.0.0/28"]).0);
+    served.wait_until("it is no longer banned", || open(3).is_some());
+    let after = program_on(&net).expect("a program");
+
+    // A clean end keeps it, too, until somebody removes it.
+    served.stop();
+    assert_eq!(program_on(&net), Some(after));
+    let pin = folder.0.to_str().expect("a path");
+    let removed = Command::new(env!("CARGO_BIN_EXE_gateway"))
+        .args(["xdp", "detach", "--pin", pin])
+        .output()
+        .expect("run gateway");
+    let said = String::from_utf8_lossy(&removed.stdout);
+    assert!(removed.status.success() && said.contains("1 interfaces"), "{said}");
+    wait_until_clean(&net.gateway, INTERFACE);
+    assert!(!folder.0.exists());
+}
+
+#[test]
+fn another_layout_of_the_maps_is_never_misread() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("layout");
+    let served = Served::start(
+        &net.gateway,
+        &keeping(&folder, "connection_burst = 1\nconnection_rate = \"1/m\""),
+    );
+    let open = |last| connect(&net.clients, client_v4(last), AT_ONCE);
+    assert!(open(2).is_some() && open(2).is_none());
+    let layouts = || {
+        let names = folder.0.read_dir().expect("the folder").map(|entry| entry.expect("a name"));
+        names.filter(|entry| entry.path().is_dir()).count()
+    };
+    assert_eq!(layouts(), 1);
+
+    let larger = "connection_burst = 1\nconnection_rate = \"1/m\"\ntable = \"1MiB\"";
+    let _served = served.kill().restart(&keeping(&folder, larger));
+    assert_eq!(layouts(), 1, "the maps of before are gone");
+    assert!(open(2).is_some() && open(2).is_none(), "it begins anew");
+}
+
+#[test]
+fn what_one_keeps_another_that_keeps_nothing_does_not_take() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("taken");
+    net.gateway.run(|| {
+        let mut keeping = settings_here(true);
+        keeping.xdp.keep = Some(folder.0.clone());
+        drop(keeping.attach().expect("attach"));
+        let error = settings_here(true).attach().expect_err("the hook is taken");
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+        assert!(error.to_string().contains("gateway xdp detach"), "{error}");
+
+        keeping.xdp.keep = Some("/tmp/gateway-no-bpffs".into());
+        let error = keeping.attach().expect_err("no bpffs");
+        assert!(error.to_string().contains("it is in no bpffs"), "{error}");
+    });
+}
+
+#[test]
+fn status_tells_where_it_runs_and_what_it_decided() {
+    let Some(net) = net() else {
+        return;
+    };
+    let served = Served::start(&net.gateway, &config(INTERFACE, "allow = [\"10.77.0.2\"]"));
+    assert!(connect(&net.clients, client_v4(2), AT_ONCE).is_some());
+    let said = served.ask(&["xdp", "status"]).1;
+    for line in ["gw0: native mode", "pass      allowed                            1"] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert!(said.contains("10.77.0.2/32"), "{said}");
+}

@@ -1,0 +1,181 @@
+//! The binary in its namespace, with a configuration of the test's own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::PORT;
+use crate::connections::PATIENCE;
+use crate::netns::{GATEWAY_V4, INTERFACE, Namespace};
+use crate::running::wait_until_clean;
+
+const ADMIN: &str = "127.0.0.1:9901";
+
+/// What every configuration here begins with. Nothing is ever sent upstream.
+const COMMON: &str = r#"
+    runtime.cores = 1
+    runtime.drain_timeout = "1s"
+    access_log.format = "off"
+    admin = { address = "127.0.0.1:9901", socket = "FOLDER/admin.sock" }
+    upstreams.none.endpoints = ["127.0.0.1:9"]
+    routes = [{ path = "/hello", respond = { body = "hello\n" } }]
+"#;
+
+/// A gateway that is killed when it is dropped.
+pub struct Served<'a> {
+    inside: &'a Namespace,
+    folder: PathBuf,
+    process: Child,
+}
+
+impl<'a> Served<'a> {
+    pub fn start(inside: &'a Namespace, config: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("gateway-xdp-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        Self::start_in(inside, folder, config)
+    }
+
+    /// Ends it without giving it a chance to tidy up; its folder stays.
+    pub fn kill(mut self) -> Ended<'a> {
+        self.process.kill().expect("SIGKILL");
+        self.process.wait().expect("wait");
+        Ended { inside: self.inside, folder: std::mem::take(&mut self.folder) }
+    }
+
+    fn start_in(inside: &'a Namespace, folder: PathBuf, config: &str) -> Self {
+        if !config.contains("keep") {
+            for interface in [INTERFACE, "lo"] {
+                wait_until_clean(inside, interface);
+            }
+        }
+        // The ring of a process that was killed keeps its sockets for a moment.
+        inside.run(|| {
+            while TcpListener::bind((GATEWAY_V4, PORT)).is_err() {
+                thread::yield_now();
+            }
+        });
+        let file = folder.join("gateway.toml");
+        write(&folder, config);
+        let mut command = inside.command(env!("CARGO_BIN_EXE_gateway"));
+        command.arg("run").arg("--config").arg(file);
+        let process = command.stdout(Stdio::null()).spawn().expect("start the gateway");
+        let mut served = Self { inside, folder, process };
+        served.wait_until_ready();
+        served
+    }
+
+    fn wait_until_ready(&mut self) {
+        while !self.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            if let Some(status) = self.process.try_wait().expect("wait") {
+                panic!("the gateway ended: {status}");
+            }
+            // There is no event to await before its socket is there.
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Lets it read another configuration, and waits until that counts.
+    pub fn reload(&self, config: &str) {
+        let applied = |served: &Self| served.metric("gateway_reloads_total{result=\"applied\"}");
+        let before = applied(self);
+        write(&self.folder, config);
+        self.signal(Signal::HUP);
+        self.wait_until("the configuration is applied", || applied(self) > before);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("a signal");
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.process.wait().expect("wait").success());
+    }
+
+    /// The value of a sample, 0 where there is none.
+    pub fn metric(&self, sample: &str) -> u64 {
+        let page = self.get("/metrics").expect("/metrics");
+        let value = |line: &str| line.strip_prefix(sample)?.trim().parse().ok();
+        page.lines().find_map(value).unwrap_or(0)
+    }
+
+    pub fn packets(&self, verdict: &str, reason: &str) -> u64 {
+        let labels = format!("{{verdict=\"{verdict}\",reason=\"{reason}\"}}");
+        self.metric(&format!("gateway_xdp_packets_total{labels}"))
+    }
+
+    pub fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "never: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A file beside the configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Runs a command of `gateway` against this one: whether it was right, and what it said.
+    pub fn ask(&self, arguments: &[&str]) -> (bool, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_gateway"))
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.path("admin.sock"))
+            .output()
+            .expect("run gateway");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).expect("text"))
+    }
+
+    fn get(&self, path: &str) -> std::io::Result<String> {
+        self.inside.run(|| {
+            let mut stream = TcpStream::connect(ADMIN)?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })
+    }
+}
+
+fn write(folder: &std::path::Path, config: &str) {
+    let config = format!("{COMMON}{config}").replace("FOLDER", &folder.display().to_string());
+    fs::write(folder.join("gateway.toml"), config).expect("a file");
+}
+
+/// What is left of a gateway.
+pub struct Ended<'a> {
+    inside: &'a Namespace,
+    folder: PathBuf,
+}
+
+impl<'a> Ended<'a> {
+    /// Starts another one in its place.
+    pub fn restart(self, config: &str) -> Served<'a> {
+        Served::start_in(self.inside, self.folder, config)
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if !self.folder.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
