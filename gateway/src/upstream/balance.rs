@@ -172,22 +172,20 @@ impl Chooser {
         drawn.map(|(index, _)| index)
     }
 
-    /// Of several alike, the one whose turn it is.
+    /// Those that are loaded alike, such as all that are idle, take turns by weight.
     fn least_loaded(
         &self,
         loads: &[Rc<Load>],
         fits: impl Fn(usize) -> bool,
         now: u64,
     ) -> Option<usize> {
-        let first = self.next.get() % loads.len().max(1);
-        let order = (first..loads.len()).chain(0..first).filter(|index| fits(*index));
         let load = |index: usize| {
             let load = loads.get(index)?;
-            Some((u64::from(load.in_flight()) + 1) * 100_000 / load.share(now).max(1))
+            Some(u64::from(load.in_flight()) * 100_000 / load.share(now).max(1))
         };
-        let least = order.min_by_key(|index| load(*index))?;
-        self.next.set(least + 1);
-        Some(least)
+        let least = (0..loads.len()).filter(|index| fits(*index)).map(load).min()?;
+        let alike = |index: usize| fits(index) && load(index) == least;
+        round_robin(loads, alike, now, self.next.replace(0))
     }
 
     fn on_ring(
@@ -334,6 +332,8 @@ mod tests {
 
     #[test]
     fn least_connections_takes_turns_among_equals() {
+        let idle = loads(&[1, 3]);
+        assert_eq!(counts(&chooser(Balance::LeastConnections, &idle), &idle, 40), [10, 30]);
         let loads = loads(&[1, 1, 2]);
         let chooser = chooser(Balance::LeastConnections, &loads);
         let mut order = Vec::new();
