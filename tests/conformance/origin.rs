@@ -1,16 +1,23 @@
 //! The origin of a case: answers what it is told to and keeps every byte it was sent.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use crate::case::{After, Case};
 
 /// Asked for after a case, to see that both connections are still in step.
 pub const PROBE: &[u8] = b"GET /probe HTTP/1.1\r\nHost: probe\r\n\r\n";
 pub const PROBE_BODY: &str = "this is the probe";
+
+/// recv(2).
+const MSG_PEEK: i32 = 0x02;
+const MSG_DONTWAIT: i32 = 0x40;
 
 pub struct Origin {
     pub address: SocketAddr,
@@ -23,6 +30,16 @@ struct State {
     early: bool,
     after: Option<After>,
     record: Record,
+    /// Connections accepted so far.
+    accepted: usize,
+    /// Those that are open, and whether each waits for something to read.
+    open: Vec<Open>,
+}
+
+struct Open {
+    number: usize,
+    socket: TcpStream,
+    waits: bool,
 }
 
 /// What arrived during one case, the probe left out.
@@ -43,20 +60,42 @@ impl Origin {
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let state = Arc::clone(&shared);
-                thread::spawn(move || drop(serve(stream.unwrap(), &state)));
+                let (mut stream, state) = (stream.unwrap(), Arc::clone(&shared));
+                let number = enter(&state, &stream);
+                thread::spawn(move || {
+                    drop(serve(&mut stream, number, &state));
+                    state.lock().unwrap().open.retain(|open| open.number != number);
+                });
             }
         });
         Self { address, state }
     }
 
     pub fn prepare(&self, case: &Case) {
-        *self.state.lock().unwrap() = State {
-            response: case.response.clone(),
-            early: case.early,
-            after: Some(case.after),
-            record: Record::default(),
-        };
+        let mut state = self.state.lock().unwrap();
+        state.response.clone_from(&case.response);
+        (state.early, state.after) = (case.early, Some(case.after));
+        state.record = Record::default();
+    }
+
+    /// Returns once all that has been sent here has been read: what a busy machine leaves lying would
+    /// count as the next case's.
+    pub fn settle(&self, until: Instant) {
+        // Connections are accepted in the order they were made.
+        let Ok(last) = TcpStream::connect(self.address) else { return };
+        let own = last.local_addr().ok();
+        let is_accepted =
+            |state: &State| state.open.iter().any(|open| open.socket.peer_addr().ok() == own);
+        let is_quiet =
+            |open: &Open| open.waits && peek(&open.socket) == Some(ErrorKind::WouldBlock);
+        while Instant::now() < until {
+            let state = self.state.lock().unwrap();
+            if is_accepted(&state) && state.open.iter().all(is_quiet) {
+                return;
+            }
+            drop(state);
+            thread::yield_now();
+        }
     }
 
     pub fn record(&self) -> Record {
@@ -64,7 +103,24 @@ impl Origin {
     }
 }
 
-fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+/// Takes a connection down.
+fn enter(state: &Mutex<State>, stream: &TcpStream) -> usize {
+    let mut state = state.lock().unwrap();
+    let number = state.accepted;
+    state.accepted += 1;
+    let socket = stream.try_clone().unwrap();
+    state.open.push(Open { number, socket, waits: false });
+    number
+}
+
+/// Why there is nothing to read; `None` if there is, be it the end.
+fn peek(socket: &TcpStream) -> Option<ErrorKind> {
+    let mut byte = [MaybeUninit::uninit()];
+    let flags = MSG_PEEK | MSG_DONTWAIT;
+    SockRef::from(socket).recv_with_flags(&mut byte, flags).err().map(|error| error.kind())
+}
+
+fn serve(stream: &mut TcpStream, number: usize, state: &Mutex<State>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut bytes = Vec::new();
     loop {
@@ -72,7 +128,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             if let Some(at) = find(&bytes, b"\r\n\r\n") {
                 break at + 4;
             }
-            if !fill(&mut stream, &mut bytes)? {
+            if !fill(stream, number, state, &mut bytes)? {
                 let mut state = state.lock().unwrap();
                 state.record.bytes.extend_from_slice(&bytes);
                 return Ok(());
@@ -105,18 +161,18 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
                 None => (&response[..], &[][..]),
             };
             stream.write_all(first)?;
-            body(&mut stream, &head, &mut bytes, state)?;
+            body(stream, number, &head, &mut bytes, state)?;
             stream.write_all(rest)?;
         } else {
             note(state, &mut bytes, head_len);
-            body(&mut stream, &head, &mut bytes, state)?;
+            body(stream, number, &head, &mut bytes, state)?;
             stream.write_all(&response)?;
         }
         match after {
             After::Keep => {}
             After::Close => return Ok(()),
             After::Reset => {
-                return socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                return SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             }
         }
     }
@@ -130,6 +186,7 @@ fn note(state: &Mutex<State>, bytes: &mut Vec<u8>, count: usize) {
 /// Reads a body as its head frames it. What breaks the framing is taken down like everything else.
 fn body(
     stream: &mut TcpStream,
+    number: usize,
     head: &str,
     bytes: &mut Vec<u8>,
     state: &Mutex<State>,
@@ -149,7 +206,7 @@ fn body(
             {
                 break at + end + 4;
             }
-            if !fill(stream, bytes)? {
+            if !fill(stream, number, state, bytes)? {
                 let all = bytes.len();
                 note(state, bytes, all);
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -158,7 +215,7 @@ fn body(
     } else {
         let length = field("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
         while bytes.len() < length {
-            if !fill(stream, bytes)? {
+            if !fill(stream, number, state, bytes)? {
                 let all = bytes.len();
                 note(state, bytes, all);
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -187,9 +244,22 @@ fn decoded(mut coded: &[u8]) -> Vec<u8> {
     body
 }
 
-fn fill(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
+fn fill(
+    stream: &mut TcpStream,
+    number: usize,
+    state: &Mutex<State>,
+    bytes: &mut Vec<u8>,
+) -> std::io::Result<bool> {
     let mut buffer = [0; 16 * 1024];
-    let count = stream.read(&mut buffer)?;
+    let waits = |waits| {
+        let mut state = state.lock().unwrap();
+        let own = state.open.iter_mut().find(|open| open.number == number);
+        own.unwrap().waits = waits;
+    };
+    waits(true);
+    let read = stream.read(&mut buffer);
+    waits(false);
+    let count = read?;
     bytes.extend_from_slice(&buffer[..count]);
     Ok(count > 0)
 }

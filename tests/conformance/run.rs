@@ -54,6 +54,7 @@ pub fn run(
     let outcome = act(case, proxy, pieces, patience);
     // Whatever the proxy still had to tell the origin came before this.
     settle(proxy, patience);
+    origin.settle(Instant::now() + patience);
     let record = origin.record();
     let problems = judge(case, &outcome, &record, strict);
     (outcome, problems)
