@@ -216,7 +216,7 @@ impl Forward<'_> {
         };
         match either {
             true => {
-                attempts.answered(&first, begun.elapsed(), 0);
+                attempts.overtaken(&first, begun.elapsed());
                 (second, Some(sent))
             }
             false => (first, Some(begun)),

@@ -134,6 +134,12 @@ impl Attempts<'_> {
         }
     }
 
+    /// Another endpoint was faster. That it has not answered yet is no failure.
+    pub fn overtaken(&self, lease: &Lease, after: Duration) {
+        let after = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        lease.turn.load.took(after, Deadline::now().millis());
+    }
+
     /// The endpoint was asked and has failed.
     pub fn failed(&self, lease: &Lease) {
         self.upstream.metrics().failures.add(1);

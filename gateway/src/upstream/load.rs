@@ -185,6 +185,11 @@ impl Load {
         if now > self.ejected_until.get() + FORGIVEN_MS {
             self.ejections.set(0);
         }
+        self.took(latency_us, now);
+    }
+
+    /// It has taken so many microseconds, whether it answers or not.
+    pub fn took(&self, latency_us: u64, now: u64) {
         #[expect(clippy::cast_precision_loss, reason = "to the microsecond for 285 years")]
         let latency = latency_us as f64;
         let kept = self.fading(now);
