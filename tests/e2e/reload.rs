@@ -216,3 +216,14 @@ fn listeners_that_come_and_go_cost_the_others_nothing() {
         over.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn what_is_reloaded_in_quick_succession_is_all_accepted_from() {
+    let origin = Origin::saying("hello");
+    let gateway = to(&origin).start();
+    let (one, two) = (free(), free());
+    gateway.reload(to(&origin).listen(one));
+    gateway.reload(to(&origin).listen(one).listen(two));
+    assert_eq!(Client::connect(one).get("/").text(), "hello");
+    assert_eq!(Client::connect(two).get("/").text(), "hello");
+}

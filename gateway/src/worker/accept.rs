@@ -49,6 +49,8 @@ pub(super) struct Door {
     /// Connections to let in before idle ones are looked for again.
     until_reaping: Cell<usize>,
     closed: RefCell<Option<Waker>>,
+    failed: Cell<bool>,
+    failing: RefCell<Option<Waker>>,
 }
 
 impl Door {
@@ -66,6 +68,8 @@ impl Door {
             open,
             until_reaping,
             closed: RefCell::default(),
+            failed: Cell::default(),
+            failing: RefCell::default(),
         }
     }
 
@@ -78,7 +82,8 @@ impl Door {
         let listener = Rc::new(Listener::new(socket)?);
         let (door, own) = (Rc::clone(self), Rc::clone(&listener));
         let (accepting, handle) = abortable(async move { door.accept_from(number, &own).await });
-        rt::spawn(async move { accepting.await.unwrap_or(()) }, || {});
+        let broken = Rc::clone(self);
+        rt::spawn(async move { accepting.await.unwrap_or(()) }, move || broken.fail());
         self.open_entrances.borrow_mut().push(Open { number, listener, accepting: handle });
         Ok(())
     }
@@ -194,6 +199,26 @@ impl Door {
         let reaped = self.deadlines.expire_oldest_idle(reserve);
         self.metrics.connections_reaped.add(reaped as u64);
         self.until_reaping.set(reserve / 2);
+    }
+
+    /// The worker cannot go on: it no longer does what the sockets it holds promise.
+    pub fn fail(&self) {
+        self.failed.set(true);
+        if let Some(waker) = self.failing.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the worker cannot go on.
+    pub async fn failed(&self) {
+        poll_fn(|context| {
+            if self.failed.get() {
+                return Poll::Ready(());
+            }
+            *self.failing.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Waits until no connection is left.

@@ -50,8 +50,17 @@ pub struct Handle {
     drain: UnixStream,
     cut: UnixStream,
     reload: UnixStream,
-    next: Arc<Mutex<Option<Generation>>>,
-    entrances: Arc<Mutex<Vec<Entrance>>>,
+    next: Arc<Mutex<Option<Next>>>,
+}
+
+/// What a worker is to do from now on. One value behind one lock: a socket that came apart from the
+/// generation it belongs to would be closed as nobody's.
+#[derive(Debug)]
+pub struct Next {
+    /// What to serve by.
+    pub generation: Generation,
+    /// Where to accept from, too, and from what an earlier one had that was replaced before it was taken.
+    pub entrances: Vec<Entrance>,
 }
 
 /// The worker's end.
@@ -64,10 +73,7 @@ pub struct Inbox {
     /// Has something to read whenever there is another configuration.
     pub reload: UnixStream,
     /// The newest of those, until it is taken.
-    pub next: Arc<Mutex<Option<Generation>>>,
-    /// Where to accept from, too, until they are taken: all there have been, as a configuration that was
-    /// replaced before it was taken may have had some.
-    pub entrances: Arc<Mutex<Vec<Entrance>>>,
+    pub next: Arc<Mutex<Option<Next>>>,
 }
 
 impl Handle {
@@ -82,16 +88,10 @@ impl Handle {
         for end in [&drain, &cut, &reload] {
             end.set_nonblocking(true)?;
         }
-        let next = Arc::<Mutex<Option<Generation>>>::default();
-        let entrances = Arc::<Mutex<Vec<Entrance>>>::default();
-        let inbox = Inbox {
-            drain: drained,
-            cut: was_cut,
-            reload: reloaded,
-            next: Arc::clone(&next),
-            entrances: Arc::clone(&entrances),
-        };
-        Ok((Self { drain, cut, reload, next, entrances }, inbox))
+        let next = Arc::<Mutex<Option<Next>>>::default();
+        let inbox =
+            Inbox { drain: drained, cut: was_cut, reload: reloaded, next: Arc::clone(&next) };
+        Ok((Self { drain, cut, reload, next }, inbox))
     }
 
     /// Stop accepting, let requests in flight end, close idle connections, then end the thread.
@@ -104,10 +104,11 @@ impl Handle {
     /// Serve by this configuration from now on, and accept from these sockets, too; no longer from those of
     /// listeners it does not have.
     pub fn reload(&self, generation: Generation, entrances: impl IntoIterator<Item = Entrance>) {
-        let mut own = self.entrances.lock().unwrap_or_else(PoisonError::into_inner);
-        own.extend(entrances);
-        drop(own);
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = next.take().map_or_else(Vec::new, |untaken| untaken.entrances);
+        all.extend(entrances);
+        *next = Some(Next { generation, entrances: all });
+        drop(next);
         let _ = (&self.reload).write(&[0]);
     }
 

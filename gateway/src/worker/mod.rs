@@ -33,7 +33,7 @@ use crate::telemetry::{access_log, metrics};
 use crate::tls::{Acceptor, Connector, Tickets};
 use crate::upstream::{self, Address, Upstream};
 use accept::Door;
-use mailbox::{Event, Handle, Inbox, Report};
+use mailbox::{Event, Handle, Inbox, Next, Report};
 
 /// What control hands to a worker when it starts.
 pub struct Spec {
@@ -142,12 +142,14 @@ async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
         door.open(entrance)?;
     }
     let serving = spec.generation.clone();
-    let (next, entrances) = (inbox.next, inbox.entrances);
-    rt::spawn(follow(lasting, serving, reload, next, entrances, Rc::clone(&door)), || {});
+    let (following, broken) = (Rc::clone(&door), Rc::clone(&door));
+    rt::spawn(follow(lasting, serving, reload, inbox.next, following), move || broken.fail());
     tracing::debug!(worker = spec.index, core = spec.core, driver = %spec.driver, "worker started");
     (spec.events)(Event::Listening { worker: spec.index });
 
-    drain.rung().await;
+    if let Either::Right(_) = select(pin!(drain.rung()), pin!(door.failed())).await {
+        return Err(io::Error::other("it panicked"));
+    }
     draining.set(true);
     door.close_all();
     deadlines.expire_idle();
@@ -167,16 +169,14 @@ async fn follow(
     lasting: Lasting,
     mut serving: Generation,
     bell: Bell,
-    next: Arc<Mutex<Option<Generation>>>,
-    entrances: Arc<Mutex<Vec<Entrance>>>,
+    next: Arc<Mutex<Option<Next>>>,
     door: Rc<Door>,
 ) {
     let current = &door.current;
     while bell.rung().await {
         let next = next.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(generation) = next else { continue };
+        let Some(Next { generation, entrances }) = next else { continue };
         let shared = current.get();
-        let opening = mem::take(&mut *entrances.lock().unwrap_or_else(PoisonError::into_inner));
         if generation.differs_only_in_endpoints(&serving) {
             for (upstream, addresses) in shared.upstreams.iter().zip(&*generation.endpoints) {
                 upstream.set_addresses(addresses);
@@ -190,7 +190,7 @@ async fn follow(
                 }
             }
         }
-        for entrance in opening {
+        for entrance in entrances {
             let listener = entrance.listener;
             // One of a configuration that was replaced before it came to anything is closed unopened.
             if generation.listeners.contains(&listener)
