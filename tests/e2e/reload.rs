@@ -227,3 +227,38 @@ fn what_is_reloaded_in_quick_succession_is_all_accepted_from() {
     assert_eq!(Client::connect(one).get("/").text(), "hello");
     assert_eq!(Client::connect(two).get("/").text(), "hello");
 }
+
+#[test]
+fn a_gateway_that_drains_opens_no_listener() {
+    let origin = crate::websocket::echo(5);
+    let gateway = to(&origin).start();
+    let mut tunnel = gateway.client();
+    assert_eq!(tunnel.send(crate::websocket::HANDSHAKE).head().0, 101);
+    assert_eq!(tunnel.body(Length::Exactly(5)), b"hello");
+    gateway.signal(rustix::process::Signal::TERM);
+    until("it to drain", || gateway.admin("/readyz").status == 503);
+    until_closed(gateway.address());
+    let address = free();
+    gateway.reload(to(&origin).listen(address));
+    assert!(TcpStream::connect(address).is_err(), "{}", gateway.log());
+    assert_eq!(gateway.metric(REFUSED), 1.0);
+    tunnel.half_close().expect_close();
+    gateway.wait_for_success();
+}
+
+#[test]
+fn a_wildcard_in_place_of_an_address_names_who_holds_the_port() {
+    let origin = Origin::saying("hello");
+    let gateway = to(&origin).start();
+    let address = free();
+    gateway.reload(to(&origin).listen(address));
+    let wildcard = SocketAddr::from(([0, 0, 0, 0], address.port()));
+    gateway.reload(to(&origin).listen(wildcard));
+    let told = format!("listen {wildcard}: {address} overlaps and is still listened on");
+    assert!(gateway.log().contains(&told), "{}", gateway.log());
+    assert_eq!(Client::connect(address).get("/").text(), "hello");
+    gateway.reload(to(&origin));
+    until_closed(address);
+    gateway.reload(to(&origin).listen(wildcard));
+    assert_eq!(Client::connect(address).get("/").text(), "hello");
+}

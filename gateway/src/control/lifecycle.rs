@@ -53,6 +53,11 @@ impl Lifecycle {
         Self { phase: Phase::Starting, workers, listening: 0, gone: 0, failure: None, cut: 0 }
     }
 
+    /// Whether it is about to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.phase == Phase::Draining
+    }
+
     pub(super) fn on(&mut self, event: Event) -> Step {
         match event {
             Event::Worker(mailbox::Event::Listening { .. }) => self.worker_listens(),

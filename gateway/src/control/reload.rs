@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "files are read on a thread that may block")]
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,15 +45,28 @@ pub(super) struct Candidate {
 /// Looks at what may have changed.
 pub(super) async fn look(change: Change, load: Arc<Load>, running: Arc<Config>) -> Found {
     // Reading files blocks.
-    let looked = tokio::task::spawn_blocking(move || read(change, &load, &running)).await;
+    let known = Arc::clone(&running);
+    let looked = tokio::task::spawn_blocking(move || read(change, &load, &known)).await;
     let mut found = looked.unwrap_or_else(|error| refused(change, &error.to_string()));
     if let (Change::Configuration, Some(next)) = (change, &mut found.next) {
         match resolver::look_up(&next.config).await {
             Ok(names) => next.names = Some(names),
             Err(wrong) => return refused(change, &wrong),
         }
+        // Last, because clients may connect from here on.
+        match bind_new(&next.config, &running) {
+            Ok(groups) => next.groups = groups,
+            Err(wrong) => return refused(change, &wrong),
+        }
     }
     found
+}
+
+impl Found {
+    /// The same when the gateway has begun to drain meanwhile.
+    pub fn too_late(&self) -> Self {
+        refused(self.change, "the gateway is draining")
+    }
 }
 
 fn refused(change: Change, wrong: &str) -> Found {
@@ -96,21 +110,36 @@ fn prepare(load: &Load, running: &Config) -> Result<Candidate, String> {
     if !changed.is_empty() {
         return Err(format!("changed, which takes a restart: {}", changed.join(", ")));
     }
-    let groups = bind_new(&config, running).map_err(|error| error.to_string())?;
-    Ok(Candidate { config, groups, names: None })
+    Ok(Candidate { config, groups: Vec::new(), names: None })
 }
 
 /// Binds the listeners that `running` does not have: all of them, or none.
-fn bind_new(config: &Config, running: &Config) -> Result<Vec<(usize, Group)>, Error> {
+fn bind_new(config: &Config, running: &Config) -> Result<Vec<(usize, Group)>, String> {
     let addresses = running.listeners.iter().map(|listener| listener.address);
     let known = matched(config, addresses.collect());
     let new = config.listeners.iter().enumerate().zip(known).filter(|(_, known)| known.is_none());
     new.map(|((position, listener), _)| {
         let address = listener.address;
         let group = listen::bind(address, config.cores.len());
-        group.map(|group| (position, group)).map_err(|source| Error::Listen { address, source })
+        group.map(|group| (position, group)).map_err(|source| {
+            let in_use = source.kind() == io::ErrorKind::AddrInUse;
+            match running.listeners.iter().find(|own| in_use && overlap(own.address, address)) {
+                Some(own) => format!(
+                    "listen {address}: {} overlaps and is still listened on; reload without that one first",
+                    own.address
+                ),
+                None => Error::Listen { address, source }.to_string(),
+            }
+        })
     })
     .collect()
+}
+
+/// Whether the kernel lets only one of two addresses be listened on; IPv6 sockets take no IPv4.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
 /// For each listener of a configuration, which of these addresses is its own, if any is. Each is one

@@ -88,6 +88,8 @@ impl Gateway {
             match event {
                 Event::Reload => self.look(Change::Configuration),
                 Event::FilesChanged => self.look(Change::Files),
+                // Workers that drain would not accept from what it opens.
+                Event::Found(found) if lifecycle.is_draining() => self.found(found.too_late()),
                 Event::Found(found) => self.found(*found),
                 Event::Resolved { name, answer } => self.resolved(&name, answer),
                 Event::ListEnded => {
