@@ -54,7 +54,7 @@ pub(super) struct Gateway {
 /// A listener that is accepted from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listening {
-    /// Its own for as long as the process lives.
+    /// Its own, and no other's after it.
     pub number: usize,
     /// As the configuration has it.
     pub configured: SocketAddr,
@@ -151,8 +151,10 @@ impl Gateway {
     /// Lets every worker serve by what has been found, and says what does not count.
     fn found(&mut self, found: Found) {
         let Found { change, next, wrong } = found;
+        let is_right = next.is_some();
         let applied = next.is_some_and(|next| self.serve_by(next));
-        self.status.count_reload(change, applied, wrong.len());
+        let failed = usize::from(is_right && !applied);
+        self.status.count_reload(change, applied, wrong.len() + failed);
         match change {
             Change::Configuration if applied => tracing::info!("configuration reloaded"),
             Change::Files if applied => tracing::info!("certificates reloaded"),

@@ -73,8 +73,8 @@ pub struct Entrance {
 pub struct Generation {
     /// The checked configuration.
     pub config: Arc<Config>,
-    /// The numbers of its listeners, in its order. A number is an address' own for as long as the process
-    /// lives, so that connections know their listener whatever is reloaded.
+    /// The numbers of its listeners, in its order. A listener keeps its number as long as it is listened on, and
+    /// no other gets it afterwards, so that connections know theirs whatever is reloaded.
     pub listeners: Arc<Vec<usize>>,
     /// The resolved addresses of each upstream, in the configuration's order.
     pub endpoints: Arc<Vec<Vec<Address>>>,
