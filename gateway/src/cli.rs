@@ -19,6 +19,7 @@ Examples:
   gateway check gateway.toml
   gateway explain GET https://api.example.com/orders/7 --config gateway.toml
   gateway ban 203.0.113.7 --for 10m
+  gateway hash-key alice >>keys.txt
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration.";
 
@@ -69,6 +70,14 @@ pub enum Command {
         /// Whom to ask.
         #[command(flatten)]
         remote: Remote,
+    },
+    /// Make an API key: the line for a file of keys on standard output, the key itself on standard error.
+    HashKey {
+        /// Whose it is
+        name: String,
+        /// Take the key from standard input instead
+        #[arg(long)]
+        stdin: bool,
     },
     /// The kernel program.
     #[command(subcommand)]

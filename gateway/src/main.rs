@@ -10,6 +10,7 @@ use clap::Parser;
 use gateway::cli::{Cli, Command, Remote, XdpCommand};
 use gateway::config::{self, Overrides};
 use gateway::explain::{Question, explain};
+use gateway::policy::api_key;
 use gateway::{control, remote, telemetry, xdp};
 
 fn main() -> ExitCode {
@@ -62,6 +63,17 @@ fn execute(command: Command) -> Result<(), u8> {
                     .and_then(|text| remote::import(&socket, &text)),
             };
             print!("{}", said.map_err(|error| fail(1, error))?);
+        }
+        Command::HashKey { name, stdin } => {
+            let key = match stdin {
+                true => read(Path::new("-")).map_err(|error| fail(1, error))?.trim_end().to_owned(),
+                false => api_key::make().map_err(|error| fail(1, error))?,
+            };
+            let line = api_key::line(&name, &key).map_err(|error| fail(2, error))?;
+            if !stdin {
+                eprintln!("the key of {name}, which is kept nowhere: {key}");
+            }
+            println!("{line}");
         }
         Command::Xdp(XdpCommand::Status { json, remote: Remote { socket } }) => {
             print!("{}", remote::xdp_status(&socket, json).map_err(|error| fail(1, error))?);

@@ -91,7 +91,7 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
             }
             // Whose keys are names of clients' choosing.
             Value::Table(_)
-                if ["add", "header", "headers", "merge", "query", "set"]
+                if ["add", "header", "headers", "keys", "merge", "query", "set"]
                     .contains(&key.as_str()) => {}
             Value::Table(table) => add_stray_keys(&format!("{path}{key}."), table, written),
             Value::Array(elements) => {
@@ -144,6 +144,7 @@ fn the_reference_has_the_defaults() {
         policies.other_sites = { kind = "cors", origins = ["https://app.example.com", "https://*.example.com"] }
         policies.cookies.kind = "cookies"
         policies.let_in = { kind = "access", methods = ["GET", "POST"] }
+        policies.programs = { kind = "api_key", keys = { alice = "00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984" } }
         policies.patches = { kind = "rules", rules = [{ name = "log4shell", path = "^/", query = "jndi:", header = { user-agent = "jndi:" } }] }
         policies.in_flight = { kind = "concurrency", limit = 100 }
         [[tls.example.certificates]]

@@ -53,6 +53,30 @@ fn which_policies_and_what_they_say() {
 }
 
 #[test]
+fn who_shows_which_key() {
+    let listener = "listener 127.0.0.1:8080";
+    let url = "http://localhost:8080/hello";
+    says("keys", &["GET", url], &[listener, "policy keys: 401, no credentials"]);
+    says(
+        "keys",
+        &["GET", url, "-H", "Authorization: Bearer alice"],
+        &[listener, "policy keys: 401, wrong credentials"],
+    );
+    says(
+        "keys",
+        &["GET", url, "-H", "Authorization: Bearer bobs-new-key"],
+        &[
+            listener,
+            "policy keys: lets it pass",
+            "policy per_key: lets it pass",
+            "route routes[1] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[1].respond",
+        ],
+    );
+}
+
+#[test]
 fn which_route_and_why_not_another() {
     let listener = "listener 127.0.0.1:8080";
     let limits = "limits a body of 10MiB at most";

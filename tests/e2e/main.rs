@@ -18,6 +18,7 @@ mod clients;
 mod command_line;
 mod compose;
 mod connections;
+mod credentials;
 mod drain;
 mod driver;
 mod endpoints;

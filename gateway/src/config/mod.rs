@@ -104,15 +104,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// The same with the files that TLS is set up from as they are now; what is wrong with one is told
-    /// to `wrong`, and it counts as it was. Blocks.
-    pub fn reread_tls_files(&self, wrong: &mut Vec<String>) -> Self {
+    /// The same with [its files](Self::watched_files) as they are now; what is wrong with one is told to
+    /// `wrong`, and it counts as it was. Blocks.
+    pub fn reread_files(&self, wrong: &mut Vec<String>) -> Self {
         let mut config = self.clone();
         for settings in &mut config.tls {
             *settings = settings.reread(wrong);
         }
         for settings in config.upstreams.iter_mut().filter_map(|upstream| upstream.tls.as_mut()) {
             *settings = settings.reread(wrong);
+        }
+        for Policy { name, settings } in &mut config.policies {
+            match settings.reread() {
+                Ok(reread) => *settings = reread,
+                Err(message) => wrong.push(format!("policies.{name}: {message}")),
+            }
         }
         config
     }
@@ -128,11 +134,13 @@ impl Config {
         }))
     }
 
-    /// The files that TLS is set up from.
-    pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
+    /// The files that count as soon as they change: what TLS is set up from, and what policies read.
+    pub fn watched_files(&self) -> impl Iterator<Item = &Path> {
         let listeners = self.tls.iter().flat_map(crate::tls::server::Settings::files);
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
-        listeners.chain(upstreams.flat_map(crate::tls::client::Settings::files))
+        let policies = self.policies.iter().flat_map(|policy| policy.settings.files());
+        let upstreams = upstreams.flat_map(crate::tls::client::Settings::files);
+        listeners.chain(upstreams).chain(policies)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Watches the files that TLS is set up from: certificates are replaced by whoever renews them, and
-//! nobody should have to remember to say so.
+//! Watches the files that TLS and policies are set up from: certificates are replaced by whoever renews
+//! them, keys by whoever hands them out, and nobody should have to remember to say so.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -124,7 +124,7 @@ impl Watch {
                 },
                 changed = self.changed() => {
                     if let Err(error) = changed {
-                        tracing::warn!("certificates are no longer watched: {error}");
+                        tracing::warn!("files are no longer watched: {error}");
                         return;
                     }
                     self.settle().await;

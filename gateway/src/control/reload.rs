@@ -16,7 +16,7 @@ pub type Load = Box<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 /// What may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Change {
-    /// The files that TLS is set up from.
+    /// The files that are watched.
     Files,
     /// Everything.
     Configuration,
@@ -77,7 +77,7 @@ fn read(change: Change, load: &Load, running: &Config) -> Found {
     match change {
         Change::Files => {
             let mut wrong = Vec::new();
-            let config = running.reread_tls_files(&mut wrong);
+            let config = running.reread_files(&mut wrong);
             let changed = config != *running;
             let next = changed.then_some(Candidate { config, groups: Vec::new(), names: None });
             Found { change, next, wrong }

@@ -157,7 +157,7 @@ impl Gateway {
         self.status.count_reload(change, applied, wrong.len() + failed);
         match change {
             Change::Configuration if applied => tracing::info!("configuration reloaded"),
-            Change::Files if applied => tracing::info!("certificates reloaded"),
+            Change::Files if applied => tracing::info!("files reloaded"),
             _ => {}
         }
         for line in wrong {
@@ -285,7 +285,7 @@ impl Gateway {
     }
 
     fn watch_files(&self) {
-        let files = self.running.config.tls_files().map(Path::to_owned).collect();
+        let files = self.running.config.watched_files().map(Path::to_owned).collect();
         // Nobody listens where nothing can be watched.
         let _ = self.files.send(files);
     }

@@ -100,7 +100,11 @@ pub(super) async fn serve(
     if !banned {
         shared.note_status(context.status.get(), source, peer.socket);
     }
-    shared.log(|| entry(shared, &request, &context, duration, error));
+    let logged = context.logged_query.take().map(|query| with_query(&request, &query));
+    shared.log(|| Entry {
+        target: logged.as_deref().unwrap_or_else(|| head.target_text.of(bytes)),
+        ..entry(shared, &request, &context, duration, error)
+    });
     drop(in_flight);
     connection.advance(context.consumed.get(), &surplus);
     next
@@ -406,7 +410,6 @@ fn entry<'a>(
     let upstream = context.upstream.get().and_then(|index| shared.upstreams.get(index));
     Entry {
         method: head.method_name.of(bytes),
-        target: head.target_text.of(bytes),
         host: head.authority.map(|authority| authority.of(bytes)).unwrap_or_default(),
         user_agent: values(&head.fields, bytes, Name::UserAgent).next().unwrap_or_default(),
         referer: values(&head.fields, bytes, Name::Referer).next().unwrap_or_default(),
@@ -423,6 +426,14 @@ fn entry<'a>(
         request_id: request.client.request_id,
         ..unknown(request.source)
     }
+}
+
+/// What a client asked for, with another query.
+fn with_query(request: &Request<'_>, query: &[u8]) -> Vec<u8> {
+    let Request { head, bytes, .. } = *request;
+    let text = head.target_text.of(bytes);
+    let own = head.target.query.of(bytes);
+    [text.strip_suffix(own).unwrap_or(text), query].concat()
 }
 
 /// What it says of a client whose request could not be read.

@@ -5,6 +5,8 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::Error;
 use crate::http::edits::Edits;
 use crate::http::forward::Client;
@@ -101,6 +103,8 @@ pub struct Context {
     pub response_edits: RefCell<Edits>,
     /// Which of its rules a policy has refused the request by.
     pub reason: OnceCell<Box<str>>,
+    /// What the access log shows in place of the query, where that has a secret in it.
+    pub logged_query: RefCell<Option<Bytes>>,
     /// Bytes of the request's body, where a policy lets in less than the route.
     pub body_bytes_max: Cell<Option<u64>>,
     /// What policies keep until the exchange has ended.

@@ -103,6 +103,10 @@ pub enum Denial {
     Rule,
     /// The client is banned.
     Banned,
+    /// The client has not said who it is.
+    NoCredentials,
+    /// The client has shown a key or a password that is nobody's.
+    WrongCredentials,
 }
 
 impl Denial {
@@ -111,6 +115,7 @@ impl Denial {
             Self::NoCertificate | Self::OtherCertificate => 403,
             Self::TooOften | Self::TooManyInFlight => 429,
             Self::Address | Self::Rule | Self::Banned => 403,
+            Self::NoCredentials | Self::WrongCredentials => 401,
             Self::Method => 405,
             Self::ContentType => 415,
             Self::BodyTooLarge => 413,
@@ -131,6 +136,8 @@ impl Denial {
             Self::MissingField => "required field missing",
             Self::Rule => "matches a rule",
             Self::Banned => "client is banned",
+            Self::NoCredentials => "no credentials",
+            Self::WrongCredentials => "wrong credentials",
         }
     }
 }
@@ -240,6 +247,7 @@ impl Error {
             }
             Self::Denied(Denial::TooOften | Denial::TooManyInFlight) => Some(Offence::RateLimit),
             Self::Denied(Denial::Address | Denial::Rule) => Some(Offence::Access),
+            Self::Denied(Denial::WrongCredentials) => Some(Offence::Credentials),
             Self::Denied(Denial::BodyTooLarge) => Some(Offence::BodyTooLarge),
             // What a client may do in good faith is none: to leave, or not to trust us.
             Self::Handshake(Failure::Malformed | Failure::PlainHttp | Failure::Timeout) => {

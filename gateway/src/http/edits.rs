@@ -1,15 +1,16 @@
-//! Changes to the fields of a head on its way through.
+//! Changes to a head on its way through.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::headers::{is_value_byte, members_by, trim_ows};
 
-/// Which fields are removed from a head, and which are added to it.
+/// Which fields are removed from a head, and which are added to it; what takes the place of its query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edits {
     removed: Vec<Bytes>,
     added: Vec<(Bytes, Bytes)>,
     cookies: Option<CookieFlags>,
+    query: Option<Bytes>,
 }
 
 /// Attributes that cookies get where they are not there (RFC 6265 §5.2).
@@ -61,6 +62,22 @@ impl Edits {
     pub fn set(&mut self, name: Bytes, value: Bytes) {
         self.remove(name.clone());
         self.add(name, value);
+    }
+
+    /// Puts a query, with its question mark, in the place of the one there was.
+    pub fn set_query(&mut self, query: Bytes) {
+        self.query = Some(query);
+    }
+
+    /// What takes the place of the query, if anything does.
+    pub fn query(&self) -> Option<&[u8]> {
+        self.query.as_deref()
+    }
+
+    /// The values of a field that are added.
+    pub fn values(&self, name: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let own = |(added, _): &&(Bytes, Bytes)| added.eq_ignore_ascii_case(name);
+        self.added.iter().filter(own).map(|(_, value)| &value[..])
     }
 
     /// Adds attributes to the cookies that pass.

@@ -77,7 +77,8 @@ pub fn request(
     out.put_slice(shape.method.unwrap_or_else(|| head.method_name.of(bytes)));
     out.put_u8(b' ');
     out.put_slice(shape.path.unwrap_or_else(|| head.target.path(bytes)));
-    out.put_slice(shape.query.unwrap_or_else(|| head.target.query.of(bytes)));
+    let query = shape.query.or(edits.query());
+    out.put_slice(query.unwrap_or_else(|| head.target.query.of(bytes)));
     out.put_slice(b" HTTP/1.1\r\n");
     let host = head.authority.map(|authority| authority.of(bytes)).unwrap_or_default();
     field(&mut out, "host", shape.host.unwrap_or(host));

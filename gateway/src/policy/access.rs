@@ -1,16 +1,13 @@
 //! Which requests are let in: by address, method, kind and size of the body, and fields there must be.
 
-use std::fs;
-use std::path::Path;
-
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::{Policy, Verdict};
+use super::{Policy, Verdict, file};
 use crate::document::section::Section;
 use crate::document::units::bytes;
 use crate::document::value::Kind;
-use crate::document::values::{network, path, text};
+use crate::document::values::{network, network_of, path, text};
 use crate::exchange::error::Denial;
 use crate::exchange::{Context, Error, Request};
 use crate::http::framing::Framing;
@@ -21,9 +18,6 @@ const NETWORKS_HINT: &str = "write [\"10.0.0.0/8\"]";
 const METHODS_HINT: &str = "write [\"GET\", \"POST\"]";
 const TYPES_HINT: &str = "write [\"application/json\", \"image/*\"]";
 const FIELDS_HINT: &str = "write [\"x-tenant\"]";
-
-/// Bytes of a list of networks: some 500,000 of them.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,35 +150,19 @@ fn is_kind(value: &[u8], kind: &str) -> bool {
     }
 }
 
-/// Those of a list and those of files, one a line.
+/// Those of a list and those of files, one a line; what follows a `#` or `;` is a comment.
 fn networks(table: &mut Section<'_>, list: &'static str, files: &'static str) -> Vec<IpNet> {
     let mut all = Vec::new();
     if table.has(list) {
         all = table.list(list, NETWORKS_HINT, network);
     }
     if table.has(files) {
-        let read = table.list(files, "write [\"networks.txt\"]", |kind| read_file(&path(kind)?));
+        let read = table.list(files, "write [\"networks.txt\"]", |kind| {
+            file::read(&path(kind)?, &['#', ';'], network_of)
+        });
         all.extend(read.into_iter().flatten());
     }
     all
-}
-
-/// Networks and addresses, one a line; what follows a `#` or `;` is a comment.
-fn read_file(path: &Path) -> Result<Vec<IpNet>, String> {
-    let unreadable = |error: std::io::Error| format!("{path:?}: {error}");
-    if fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Err(format!("{path:?}: larger than {} MiB", FILE_BYTES_MAX >> 20));
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    let lines = text.lines().enumerate().filter_map(|(index, line)| {
-        let line = line.split(['#', ';']).next().unwrap_or_default().trim();
-        (!line.is_empty()).then_some((index, line))
-    });
-    let read = lines.map(|(index, line)| {
-        network(&Kind::Text(line.to_owned()))
-            .map_err(|message| format!("{path:?}:{}: {message}", index + 1))
-    });
-    read.collect()
 }
 
 fn method(kind: &Kind) -> Result<String, String> {
@@ -216,6 +194,8 @@ fn field(kind: &Kind) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::testing::{Asker, settings};
     use super::*;
 

@@ -102,7 +102,7 @@ impl Value {
 }
 
 /// A field's name, unless the gateway alone may write it.
-fn name(text: &str, of_request: bool) -> Result<Bytes, String> {
+pub(super) fn name(text: &str, of_request: bool) -> Result<Bytes, String> {
     if text.is_empty() || !text.bytes().all(is_token_byte) {
         return Err(format!("{text:?} is no name of a field"));
     }

@@ -4,10 +4,13 @@
 #![expect(clippy::disallowed_types, reason = "some states are shared by all workers")]
 
 mod access;
+pub mod api_key;
+mod caller;
 mod client_certificate;
 mod concurrency;
 mod cookies;
 mod cors;
+mod file;
 mod gcra;
 mod headers;
 mod hsts;
@@ -20,6 +23,7 @@ mod slots;
 mod testing;
 
 use std::any::Any;
+use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,7 +83,17 @@ pub struct Parts<'a> {
 }
 
 /// Settings that a policy is made from.
-trait Build {
+trait Build: Sized + Clone {
+    /// The files they are read from. Whoever changes one need not say so.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
+    /// The same with its files as they are now. Blocks.
+    fn reread(&self) -> Result<Self, String> {
+        Ok(self.clone())
+    }
+
     /// What all workers are to share.
     fn shared(&self) -> Shared {
         None
@@ -187,6 +201,23 @@ macro_rules! policies {
                 }
             }
 
+            /// The files it is read from.
+            pub fn files(&self) -> Vec<&Path> {
+                match self {
+                    $(Self::$module(settings) => settings.files(),)*
+                }
+            }
+
+            /// The same with its files as they are now. Blocks.
+            ///
+            /// # Errors
+            /// When one of them is wrong.
+            pub fn reread(&self) -> Result<Self, String> {
+                match self {
+                    $(Self::$module(settings) => settings.reread().map(Self::$module),)*
+                }
+            }
+
             /// What all workers are to share of such a policy.
             pub fn shared(&self) -> Shared {
                 match self {
@@ -215,6 +246,7 @@ impl Settings {
 
 policies! {
     "access" => access,
+    "api_key" => api_key,
     "client_certificate" => client_certificate,
     "concurrency" => concurrency,
     "cookies" => cookies,

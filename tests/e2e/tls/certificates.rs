@@ -171,8 +171,8 @@ fn a_check_says_what_will_go_wrong() {
 /// Nobody says that they have changed: the files are watched, through links, too.
 #[test]
 fn files_that_change_are_read_again() {
-    const APPLIED: &str = "gateway_tls_file_reloads_total{result=\"applied\"}";
-    const REFUSED: &str = "gateway_tls_file_reloads_total{result=\"refused\"}";
+    const APPLIED: &str = "gateway_file_reloads_total{result=\"applied\"}";
+    const REFUSED: &str = "gateway_file_reloads_total{result=\"refused\"}";
     let (origin, files) = (Origin::saying("hello"), Files::new());
     // As certbot and Kubernetes do it: names that lead elsewhere.
     let versions = |version: &str| {

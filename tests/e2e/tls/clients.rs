@@ -186,14 +186,14 @@ fn a_new_revocation_list_counts_without_a_reload() {
         return;
     }
     files.text("list.crl", &files.authority.revoke(&[&pair], days).unwrap());
-    gateway.wait_for_metric("gateway_tls_file_reloads_total{result=\"applied\"}", 1.0);
+    gateway.wait_for_metric("gateway_file_reloads_total{result=\"applied\"}", 1.0);
     let refused = format!("1.3 {shown} alert certificate revoked");
     python("mutual", &gateway, &files, &[&refused]);
 
     // One that is over says nothing about anybody.
     let over = files.authority.revoke(&[], Duration::minutes(-1)).unwrap();
     files.text("list.crl", &over);
-    gateway.wait_for_metric("gateway_tls_file_reloads_total{result=\"applied\"}", 2.0);
+    gateway.wait_for_metric("gateway_file_reloads_total{result=\"applied\"}", 2.0);
     python("mutual", &gateway, &files, &[&format!("1.3 {shown} alert")]);
     assert_eq!(failures(&gateway, "certificate_untrusted"), 1.0);
 }

@@ -131,7 +131,7 @@ fn a_client_is_known_again_by_another_machine() {
     }
     python("elsewhere", &one, &files, &[&to(&stranger, "no")]);
     secrets("one", &format!("{new}\n{old}\n"));
-    one.wait_for_metric("gateway_tls_file_reloads_total{result=\"applied\"}", 1.0);
+    one.wait_for_metric("gateway_file_reloads_total{result=\"applied\"}", 1.0);
     python("elsewhere", &one, &files, &[&to(&stranger, "yes")]);
     python("elsewhere", &other, &files, &[&to(&one, "yes")]);
 }

@@ -20,7 +20,7 @@ pub const NAMES: [&str; 51] = [
     "gateway_start_time_seconds",
     "gateway_workers",
     "gateway_reloads_total",
-    "gateway_tls_file_reloads_total",
+    "gateway_file_reloads_total",
     "gateway_connections_accepted_total",
     "gateway_connections_refused_total",
     "gateway_connections_reaped_total",
@@ -191,8 +191,8 @@ fn process_start(page: &mut Page, scrape: &Scrape<'_>) {
     page.sample(name, &[("result", "applied")], scrape.reloads.0);
     page.sample(name, &[("result", "refused")], scrape.reloads.1);
 
-    let name = "gateway_tls_file_reloads_total";
-    page.family(name, Kind::Counter, "Changes of certificates and other files that TLS reads.");
+    let name = "gateway_file_reloads_total";
+    page.family(name, Kind::Counter, "Changes of files that TLS and policies read.");
     page.sample(name, &[("result", "applied")], scrape.file_reloads.0);
     page.sample(name, &[("result", "refused")], scrape.file_reloads.1);
 }

@@ -1,0 +1,455 @@
+//! Lets in who shows a key. Only digests are kept, and keys are looked up by them: what a look-up's time
+//! could tell of a digest helps nobody to a key that has it.
+
+#![expect(clippy::disallowed_types, reason = "all workers look up in one table")]
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+
+use super::caller::{Caller, name};
+use super::{Build, Parts, Policy, Verdict, file};
+use crate::document::section::Section;
+use crate::document::value::Kind;
+use crate::document::values::{path, text};
+use crate::exchange::error::Denial;
+use crate::exchange::{Context, Request};
+use crate::http::edits::Edits;
+use crate::http::head::{values, values_of};
+use crate::http::headers::{Name, is_token_byte, members_by, trim_ows};
+use crate::routing::conditions::parameters;
+
+const HINT: &str =
+    "\"header:NAME\", \"bearer\", \"query:NAME\", \"cookie:NAME\", or a list of these";
+
+/// Bytes of a key that is made here.
+const KEY_BYTES: usize = 32;
+
+const DIGEST_BYTES: usize = 32;
+
+type Digest = [u8; DIGEST_BYTES];
+
+/// Whose keys, and where they are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    from: Vec<Place>,
+    /// Those that the configuration itself has.
+    inline: Vec<(String, Digest)>,
+    file: Option<PathBuf>,
+    /// All of them.
+    keys: Arc<HashMap<Digest, String>>,
+    caller: Caller,
+}
+
+/// Where a request may have a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Header(String),
+    Bearer,
+    Query(String),
+    Cookie(String),
+}
+
+impl Settings {
+    pub(crate) fn read(table: &mut Section<'_>) -> Self {
+        let default = || vec![Place::Header("x-api-key".to_owned())];
+        let from = table.optional("from", places).unwrap_or_else(default);
+        let has_keys = table.has("keys") || table.has("file");
+        let inline = table.entries("keys", |owner, kind| Ok((name(owner)?, hex(text(kind)?)?)));
+        let inline = inline.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>();
+        let file = table.optional("file", |kind| {
+            let path = path(kind)?;
+            read_file(&path).map(|entries| (path, entries))
+        });
+        let (file, entries) = file.unzip();
+        let caller =
+            Caller::read(table, |realm| from.iter().map(|place| place.challenge(realm)).collect());
+        let mut keys = Arc::default();
+        if !has_keys {
+            table.reject("nobody has a key: write keys or file".to_owned());
+        } else if table.is_right() {
+            match all(&inline, entries.unwrap_or_default()) {
+                Ok(read) => keys = Arc::new(read),
+                Err(message) => table.reject(message),
+            }
+        }
+        Self { from, inline, file, keys, caller }
+    }
+}
+
+impl Build for Settings {
+    fn files(&self) -> Vec<&Path> {
+        self.file.iter().map(PathBuf::as_path).collect()
+    }
+
+    fn reread(&self) -> Result<Self, String> {
+        let Some(file) = &self.file else { return Ok(self.clone()) };
+        let keys = Arc::new(all(&self.inline, read_file(file)?)?);
+        Ok(Self { keys, ..self.clone() })
+    }
+
+    fn build(&self, _: &Parts<'_>) -> Rc<dyn Policy> {
+        Rc::new(ApiKey(self.clone()))
+    }
+}
+
+struct ApiKey(Settings);
+
+impl Policy for ApiKey {
+    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+        let Settings { from, keys, caller, .. } = &self.0;
+        caller.strip(context);
+        let mut shown = None;
+        for place in from {
+            let here = place.keys(request);
+            if !here.is_empty() {
+                place.hide(request, context, caller.pass);
+                shown = shown.or(Some(here));
+            }
+        }
+        let known = match shown.as_deref() {
+            None => return caller.unknown(Denial::NoCredentials, context),
+            // Of two in one place nobody knows which one is meant.
+            Some([key]) => keys.get(&sha256(key)),
+            Some(_) => None,
+        };
+        match known {
+            Some(name) => caller.known(name, request, context),
+            None => caller.unknown(Denial::WrongCredentials, context),
+        }
+    }
+}
+
+impl Place {
+    /// Asks for a key here. There is no registered scheme for keys; the parameters are those that OpenAPI
+    /// describes them by.
+    fn challenge(&self, realm: &str) -> String {
+        let (place, name) = match self {
+            // RFC 6750 §3.
+            Self::Bearer => return format!("Bearer realm=\"{realm}\""),
+            Self::Header(name) => ("header", name),
+            Self::Query(name) => ("query", name),
+            Self::Cookie(name) => ("cookie", name),
+        };
+        format!("ApiKey realm=\"{realm}\", in=\"{place}\", name=\"{name}\"")
+    }
+
+    /// The keys that are here.
+    fn keys<'r>(&'r self, request: &Request<'r>) -> Vec<Cow<'r, [u8]>> {
+        let Request { head, bytes, .. } = *request;
+        match self {
+            Self::Header(name) => values_of(&head.fields, bytes, name).map(Cow::Borrowed).collect(),
+            Self::Bearer => {
+                let values = values_of(&head.fields, bytes, "authorization");
+                values.filter_map(bearer).map(Cow::Borrowed).collect()
+            }
+            Self::Query(name) => {
+                let own = |(key, value): (Vec<u8>, Vec<u8>)| {
+                    (key == name.as_bytes()).then_some(Cow::Owned(value))
+                };
+                let query = head.target.query.of(bytes);
+                parameters(query).filter_map(own).collect()
+            }
+            Self::Cookie(name) => {
+                let pairs = cookies(request).filter_map(|pair| cookie(pair, name));
+                pairs.map(Cow::Borrowed).collect()
+            }
+        }
+    }
+
+    /// Keeps the key from the origin, unless it is to `pass`, and from the access log.
+    fn hide(&self, request: &Request<'_>, context: &Context, pass: bool) {
+        let mut edits = context.request_edits.borrow_mut();
+        match self {
+            Self::Query(name) => {
+                let own = || request.head.target.query.of(request.bytes);
+                let logged = context.logged_query.take();
+                let left = without(logged.as_deref().unwrap_or_else(own), name);
+                context.logged_query.replace(Some(left));
+                if !pass {
+                    let left = without(edits.query().unwrap_or_else(own), name);
+                    edits.set_query(left);
+                }
+            }
+            _ if pass => {}
+            Self::Header(name) => edits.remove(Bytes::copy_from_slice(name.as_bytes())),
+            Self::Bearer => edits.remove(Bytes::from_static(b"authorization")),
+            Self::Cookie(name) => hide_cookie(request, &mut edits, name),
+        }
+    }
+}
+
+/// The token of `Bearer TOKEN` (RFC 6750 §2.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| trim_ows(token))
+}
+
+/// A query with its question mark, without the parameters of a name.
+fn without(query: &[u8], name: &str) -> Bytes {
+    let kept = query.strip_prefix(b"?").unwrap_or(query).split(|byte| *byte == b'&');
+    let kept: Vec<_> =
+        kept.filter(|part| !parameters(part).any(|(key, _)| key == name.as_bytes())).collect();
+    match &kept.join(&b'&')[..] {
+        b"" => Bytes::new(),
+        kept => [b"?", kept].concat().into(),
+    }
+}
+
+/// Pairs of a name and a value (RFC 6265 §4.2.1).
+fn cookies<'r>(request: &Request<'r>) -> impl Iterator<Item = &'r [u8]> {
+    let Request { head, bytes, .. } = *request;
+    values(&head.fields, bytes, Name::Cookie).flat_map(|value| members_by(value, b';'))
+}
+
+fn cookie<'r>(pair: &'r [u8], name: &str) -> Option<&'r [u8]> {
+    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+fn hide_cookie(request: &Request<'_>, edits: &mut Edits, name: &str) {
+    let field = Bytes::from_static(b"cookie");
+    let pairs: Vec<Vec<u8>> = match edits.removes(&field) {
+        true => {
+            let changed = edits.values(&field);
+            changed.flat_map(|value| members_by(value, b';')).map(<[u8]>::to_vec).collect()
+        }
+        false => cookies(request).map(<[u8]>::to_vec).collect(),
+    };
+    let kept: Vec<_> = pairs.into_iter().filter(|pair| cookie(pair, name).is_none()).collect();
+    match kept.is_empty() {
+        true => edits.remove(field),
+        false => edits.set(field, kept.join(&b"; "[..]).into()),
+    }
+}
+
+fn places(kind: &Kind) -> Result<Vec<Place>, String> {
+    let places = match kind {
+        Kind::List(elements) if !elements.is_empty() => {
+            elements.iter().map(|element| place(&element.kind)).collect::<Result<_, _>>()?
+        }
+        kind => vec![place(kind)?],
+    };
+    let seen = |at: usize| places.iter().take(at).any(|place| Some(place) == places.get(at));
+    match (1..places.len()).any(seen) {
+        true => Err("has the same place twice".to_owned()),
+        false => Ok(places),
+    }
+}
+
+fn place(kind: &Kind) -> Result<Place, String> {
+    let wrong = || format!("must be {HINT}");
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_token_byte);
+    let text = text(kind).map_err(|_| wrong())?;
+    match text.split_once(':') {
+        None if text == "bearer" => Ok(Place::Bearer),
+        Some(("header", name)) if name.eq_ignore_ascii_case("authorization") => {
+            Err("write \"bearer\"".to_owned())
+        }
+        Some((place, name)) if is_name(name) => match place {
+            "header" => Ok(Place::Header(name.to_ascii_lowercase())),
+            "query" => Ok(Place::Query(name.to_owned())),
+            "cookie" => Ok(Place::Cookie(name.to_owned())),
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<(String, Digest)>, String> {
+    file::read(path, &['#'], |line| match line.split_once([' ', '\t']) {
+        Some((owner, digest)) => Ok((name(owner)?, hex(digest.trim())?)),
+        None => Err("must be NAME and DIGEST: `gateway hash-key NAME` prints it".to_owned()),
+    })
+}
+
+/// The keys of both sources. A name may have several, so that one can be changed while both count.
+fn all(
+    inline: &[(String, Digest)],
+    mut read: Vec<(String, Digest)>,
+) -> Result<HashMap<Digest, String>, String> {
+    read.extend_from_slice(inline);
+    let mut keys: HashMap<Digest, String> = HashMap::with_capacity(read.len());
+    for (name, digest) in read {
+        match keys.entry(digest) {
+            Entry::Vacant(entry) => drop(entry.insert(name)),
+            Entry::Occupied(entry) if *entry.get() == name => {}
+            Entry::Occupied(entry) => {
+                return Err(format!("{name} and {} have the same key", entry.get()));
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Never says what it has read: that may be a key.
+fn hex(text: &str) -> Result<Digest, String> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
+    let digits: Option<Vec<u8>> = text.bytes().map(|byte| digit(&byte)).collect();
+    let digits = digits.unwrap_or_default();
+    let pairs = digits.chunks_exact(2).map(|pair| match pair {
+        [high, low] => high << 4 | low,
+        _ => 0,
+    });
+    let bytes: Vec<u8> = pairs.collect();
+    let wrong = "must be the key's SHA-256, 64 hexadecimal digits: `gateway hash-key` makes it";
+    match digits.len() == 2 * DIGEST_BYTES {
+        true => bytes.try_into().map_err(|_| wrong.to_owned()),
+        false => Err(wrong.to_owned()),
+    }
+}
+
+fn sha256(key: &[u8]) -> Digest {
+    let mut own = [0; DIGEST_BYTES];
+    own.copy_from_slice(digest(&SHA256, key).as_ref());
+    own
+}
+
+/// A key that nobody can guess.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn make() -> Result<String, String> {
+    let mut bytes = [0; KEY_BYTES];
+    rand::fill(&mut bytes).map_err(|_| "no random numbers".to_owned())?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// The line of a file of keys for a name and its key.
+///
+/// # Errors
+/// When the name is none, or the key could not be sent.
+pub fn line(owner: &str, key: &str) -> Result<String, String> {
+    if key.is_empty() || key.bytes().any(|byte| !(b'!'..=b'~').contains(&byte)) {
+        return Err("a key is of printable ASCII characters, without spaces".to_owned());
+    }
+    let digits: Vec<_> = sha256(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{} {}", name(owner)?, digits.concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Answered, Asker, build, settings};
+    use super::*;
+    use crate::exchange::Error;
+
+    const NONE: Verdict = Verdict::Refuse(Error::Denied(Denial::NoCredentials));
+    const WRONG: Verdict = Verdict::Refuse(Error::Denied(Denial::WrongCredentials));
+
+    fn asked(lines: &str, asker: &Asker) -> Answered {
+        let alice = line("a", "secret").unwrap().replace("a ", "");
+        let lines = format!("{lines}\nkeys = {{ alice = {alice:?} }}\nidentity_field = 'x-user'");
+        asker.of(&*build("p", &settings(&lines, Settings::read).unwrap()))
+    }
+
+    #[test]
+    fn keys_are_taken_from_their_places_and_nowhere_else() {
+        let get = |name: &str, value: &str| Asker::get("/").field(name, value);
+        for (from, asker, expected) in [
+            ("", get("X-Api-Key", "secret"), Verdict::Continue),
+            ("", get("X-Api-Key", "Secret"), WRONG),
+            ("", get("X-Api-Key", ""), WRONG),
+            ("", Asker::get("/"), NONE),
+            ("", Asker::get("/?x-api-key=secret"), NONE),
+            ("", get("X-Api-Key", "secret").field("x-api-key", "secret"), WRONG),
+            ("from = 'header:X-K'", get("x-k", "secret"), Verdict::Continue),
+            ("from = 'bearer'", get("Authorization", "bearer  secret"), Verdict::Continue),
+            ("from = 'bearer'", get("Authorization", "Bearer other"), WRONG),
+            ("from = 'bearer'", get("Authorization", "Basic secret"), NONE),
+            ("from = 'bearer'", get("Authorization", "Bearer"), NONE),
+            ("from = 'query:k'", Asker::get("/?a=b&%6b=se%63ret"), Verdict::Continue),
+            ("from = 'query:k'", Asker::get("/?k=secret&k=secret"), WRONG),
+            ("from = 'query:k'", Asker::get("/?kk=secret"), NONE),
+            ("from = 'cookie:k'", get("Cookie", "a=b; k=secret"), Verdict::Continue),
+            ("from = 'cookie:k'", get("Cookie", "kk=secret; a=k=secret"), NONE),
+            ("from = ['bearer', 'cookie:k']", get("Cookie", "k=secret"), Verdict::Continue),
+            // The first place counts.
+            (
+                "from = ['bearer', 'cookie:k']",
+                get("Cookie", "k=secret").field("authorization", "Bearer x"),
+                WRONG,
+            ),
+        ] {
+            assert_eq!(asked(from, &asker).verdict, expected, "{from}");
+        }
+    }
+
+    #[test]
+    fn the_origin_sees_the_name_and_not_the_key() {
+        let hidden = |from: &str, asker: &Asker| {
+            let Answered { verdict, request, .. } = asked(from, asker);
+            assert_eq!(verdict, Verdict::Continue);
+            request
+        };
+        let cookies = Asker::get("/").field("Cookie", "a=b; k=secret").field("Cookie", "c=d");
+        assert_eq!(
+            hidden("from = 'cookie:k'", &cookies),
+            "x-user: alice\ncookie: a=b; c=d\n".split_inclusive('\n').rev().collect::<String>()
+        );
+        let only = Asker::get("/").field("Cookie", "k=secret");
+        assert_eq!(hidden("from = 'cookie:k'", &only), "x-user: alice\n");
+        assert_eq!(hidden("from = 'cookie:k'\npass = true", &only), "x-user: alice\n");
+        for (query, left) in [
+            ("?k=secret", ""),
+            ("?a=b&k=secret", "?a=b"),
+            ("?k=secret&a=%6b", "?a=%6b"),
+            ("?&a&%6B=secret", "?&a"),
+        ] {
+            assert_eq!(without(query.as_bytes(), "k"), left);
+        }
+    }
+
+    #[test]
+    fn who_has_none_is_told_what_to_bring() {
+        let refused = asked("from = ['bearer', 'query:k']\nrealm = 'orders'", &Asker::get("/"));
+        let [bearer, query] = [
+            "www-authenticate: Bearer realm=\"orders\"\n",
+            "www-authenticate: ApiKey realm=\"orders\", in=\"query\", name=\"k\"\n",
+        ];
+        assert_eq!(refused.response, format!("{bearer}{query}"));
+    }
+
+    #[test]
+    fn files_are_read_and_read_again() {
+        let path = std::env::temp_dir().join(format!("gateway-keys-{}", std::process::id()));
+        let write = |owners: &[(&str, &str)]| {
+            let lines = owners.iter().map(|(owner, key)| line(owner, key).unwrap() + " # mine\n");
+            std::fs::write(&path, format!("# keys\n\n{}", lines.collect::<String>())).unwrap();
+        };
+        write(&[("alice", "one"), ("alice", "two"), ("bob", "three")]);
+        let first = settings(&format!("file = {path:?}"), Settings::read).unwrap();
+        assert_eq!(first.keys.len(), 3);
+        assert_eq!(first.reread().unwrap(), first);
+        write(&[("alice", "two")]);
+        let second = first.reread().unwrap();
+        assert_eq!(second.keys.values().collect::<Vec<_>>(), ["alice"]);
+        write(&[("alice", "two"), ("bob", "two")]);
+        assert_eq!(second.reread().unwrap_err(), "bob and alice have the same key");
+        std::fs::write(&path, "alice secret\n").unwrap();
+        let wrong = second.reread().unwrap_err();
+        assert!(wrong.contains(":1: must be the key's SHA-256") && !wrong.contains("secret"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(second.reread().is_err());
+    }
+
+    #[test]
+    fn lines_are_as_other_tools_make_them() {
+        // printf %s abc | sha256sum
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(line("alice", "abc").unwrap(), format!("alice {digest}"));
+        assert_eq!(hex(&digest.to_uppercase()).unwrap(), sha256(b"abc"));
+        for (owner, key) in [("a b", "abc"), ("", "abc"), ("a", ""), ("a", "a b"), ("a:b", "abc")] {
+            assert!(line(owner, key).is_err(), "{owner} {key}");
+        }
+        let (first, second) = (make().unwrap(), make().unwrap());
+        assert!(first.len() == 43 && first != second && line("a", &first).is_ok());
+    }
+}
