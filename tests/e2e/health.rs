@@ -109,6 +109,7 @@ fn an_endpoint_gets_no_more_than_it_may_have() {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..5).map(|_| scope.spawn(|| gateway.get("/").status)).collect();
         gateway.wait_for_metric("gateway_upstream_requests_pending", 3.0);
+        until("both at the origin", || most.load(SeqCst) == 2);
         // One more is one too many.
         let refused = gateway.get("/");
         assert_eq!((refused.status, refused.field("retry-after")), (503, "1"));
