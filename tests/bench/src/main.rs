@@ -7,11 +7,13 @@ mod origin;
 mod peer;
 mod poll;
 mod process;
+mod relay;
 mod report;
 mod scenario;
 mod wire;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,6 +65,10 @@ struct Arguments {
     /// Write tests/bench/RESULTS.md
     #[arg(long)]
     write: bool,
+
+    /// Be the floor's relay: from the first address to the second
+    #[arg(long, num_args = 2, hide = true)]
+    relay: Vec<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,6 +76,7 @@ enum PeerName {
     Nginx,
     Haproxy,
     Pingora,
+    Floor,
     Direct,
 }
 
@@ -115,6 +122,7 @@ impl Arguments {
                 PeerName::Nginx => Peer::Nginx,
                 PeerName::Haproxy => Peer::Haproxy,
                 PeerName::Pingora => Peer::Pingora { binary: self.pingora.clone() },
+                PeerName::Floor => Peer::Floor,
                 PeerName::Direct => Peer::Direct,
             };
             let name = name.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
@@ -126,6 +134,9 @@ impl Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let [address, origin] = *arguments.relay.as_slice() {
+        return relay::run(address, origin);
+    }
     let proxies = arguments.proxies()?;
     let versions: Vec<(String, String)> = proxies
         .iter()
@@ -174,7 +185,9 @@ impl Bench<'_> {
 
     /// A B C, A B C, …: what the machine does meanwhile, it does to all of them.
     fn measure(&self, scenario: Scenario) -> Result<Measured> {
-        let measured = |proxy: &&Named| !(scenario.needs_proxy() && proxy.peer == Peer::Direct);
+        let measured = |proxy: &&Named| {
+            !scenario.needs_proxy() || !matches!(proxy.peer, Peer::Direct | Peer::Floor)
+        };
         let proxies: Vec<_> = self.proxies.iter().filter(measured).collect();
         let rate = if scenario.is_part_load() { self.part_load(&proxies)? } else { 0.0 };
         let remark = scenario.remark(rate, &self.rig);

@@ -27,6 +27,8 @@ pub enum Peer {
     Pingora {
         binary: PathBuf,
     },
+    /// What moves bytes and reads no HTTP: [`crate::relay`].
+    Floor,
     /// No proxy: the limit of what origin and load generator can do.
     Direct,
 }
@@ -60,6 +62,7 @@ impl Named {
             Peer::Nginx => (Path::new("nginx"), "-v"),
             Peer::Haproxy => (Path::new("haproxy"), "-v"),
             Peer::Pingora { .. } => return Ok(pingora_version()),
+            Peer::Floor => return Ok("a relay that reads no HTTP".to_owned()),
             Peer::Direct => return Ok("the origin itself".to_owned()),
         };
         let output = Command::new(program).arg(flag).output();
@@ -131,6 +134,10 @@ impl Named {
                 if tls {
                     command.arg(&rig.certificate.0).arg(&rig.certificate.1);
                 }
+            }
+            Peer::Floor => {
+                command = Command::new(std::env::current_exe()?);
+                command.args(["--relay", &address.to_string(), &rig.origin.to_string()]);
             }
             Peer::Direct => return Ok(None),
         }
