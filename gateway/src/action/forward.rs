@@ -111,21 +111,30 @@ impl Forward<'_> {
             let mut lease = lease.map_err(|error| failure.unwrap_or(error))?;
             context.endpoint.set(Some(lease.address()));
             self.announce(&mut lease, request).await?;
-            let mut sent = None;
+            let mut sent_at = None;
             if let Some(delay) = attempts.hedge_after().filter(|_| replayable) {
                 // Boxed, as few upstreams ask for it.
-                (lease, sent) =
+                (lease, sent_at) =
                     Box::pin(self.hedge(&mut attempts, lease, delay, request, out)).await;
                 context.endpoint.set(Some(lease.address()));
             }
+            let sent = match sent_at {
+                Some(_) => Ok(true),
+                None => self.send(&mut lease, out).await,
+            };
             let head_by = Cell::new(Deadline::NEVER);
             let refuses = |status| replayable && attempts.refuses(status);
             let metrics = upstream.metrics();
             let (head_by, refuses) = (&head_by, &refuses);
             let response = Response { resources, request, context, metrics, head_by, refuses };
-            let sending = Sending { sent, may_be_stale: replayable && lease.is_reused() };
-            let ended =
-                exchange(&mut lease, out, upload, &response, reader, responder, sending).await;
+            let may_be_stale = replayable && lease.is_reused();
+            let ended = match sent {
+                Ok(sent) => {
+                    let sending = Sending { sent, sent_at, may_be_stale };
+                    exchange(&mut lease, upload, &response, reader, responder, sending).await
+                }
+                Err(error) => Err(error),
+            };
             if let Some(latency) = context.upstream_duration.take() {
                 attempts.answered(&lease, latency, context.upstream_status.get());
                 context.upstream_duration.set(Some(latency));
@@ -176,6 +185,15 @@ impl Forward<'_> {
             if upstream.timeout_field().is_some() {
                 upload.retell(out)?;
             }
+        }
+    }
+
+    /// Sends the request, or what has come of it; false when the endpoint takes no more, which may still
+    /// have answered before.
+    async fn send(&self, lease: &mut Lease, out: &mut Buffer) -> Result<bool, Error> {
+        match lease.stream.writer.write_all(out, self.resources.timeouts.body).await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Error::ResponseTimeout),
+            sent => Ok(sent.is_ok()),
         }
     }
 
@@ -237,19 +255,20 @@ impl Forward<'_> {
     }
 }
 
-/// What is known of a try before it begins.
+/// How a try began.
 #[derive(Clone, Copy, Debug)]
 struct Sending {
-    /// When the request has been sent already, if it has.
-    sent: Option<Instant>,
+    /// Whether the request, as far as it has come, has been taken.
+    sent: bool,
+    /// Since when the endpoint has it, if not just now.
+    sent_at: Option<Instant>,
     /// Whether the connection may have died unseen.
     may_be_stale: bool,
 }
 
-/// One try on one connection.
+/// One try on one connection, to which the request has been sent.
 async fn exchange<'w>(
     lease: &mut Lease,
-    out: &mut Buffer,
     upload: &mut Upload<'_, '_>,
     response: &Response<'_, '_>,
     reader: &mut Reader,
@@ -257,21 +276,11 @@ async fn exchange<'w>(
     sending: Sending,
 ) -> Result<Ended<'w>, Error> {
     let Upload { resources, context, .. } = *upload;
-    let Sending { sent: sent_before, may_be_stale } = sending;
+    let Sending { sent, sent_at, may_be_stale } = sending;
     let sent_at_once = upload.body.is_done();
     let stream = &mut lease.stream;
-    let sent = match sent_before {
-        Some(_) => true,
-        None => match stream.writer.write_all(out, resources.timeouts.body).await {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(Error::ResponseTimeout);
-            }
-            // An endpoint that closed may still have answered before.
-            sent => sent.is_ok(),
-        },
-    };
     let request_sent = || {
-        context.sent_at.set(Some(sent_before.unwrap_or_else(Instant::now)));
+        context.sent_at.set(Some(sent_at.unwrap_or_else(Instant::now)));
         let by = Deadline::after(resources.timeouts.response).min(context.deadline.get());
         response.head_by.set(by);
         by
@@ -345,15 +354,24 @@ impl Upload<'_, '_> {
         let memory = if self.body.is_done() { buffers.head() } else { buffers.body() };
         let mut out = Buffer::from(self.head(memory.into())?);
         if !self.body.is_done() {
-            let mut part = buffers.body();
-            part.append(bytes.get(head.len..).unwrap_or_default());
+            let came = bytes.get(head.len..).unwrap_or_default();
             // What lies behind the body is the next request, and stays where it is.
-            let mut behind = BytesMut::new();
-            self.recode(&mut part, &mut behind)?;
-            context.consumed.set(bytes.len() - behind.len());
-            out.append(part.filled());
-            self.append_ready(&mut out, &mut part, reader)?;
-            buffers.give_body(part);
+            let mut consumed = came.len();
+            if self.body.is_plain() {
+                consumed = self.body.pass(came.len());
+                self.count(consumed)?;
+                out.append(came.get(..consumed).unwrap_or_default());
+            } else {
+                let mut part = buffers.body();
+                part.append(came);
+                let mut behind = BytesMut::new();
+                self.recode(&mut part, &mut behind)?;
+                consumed -= behind.len();
+                out.append(part.filled());
+                buffers.give_body(part);
+            }
+            context.consumed.set(head.len + consumed);
+            self.append_ready(&mut out, reader)?;
         }
         context.request_read.set(self.body.is_done());
         Ok(out)
@@ -400,34 +418,54 @@ impl Upload<'_, '_> {
 
     /// Adds what of the body can be read at once, so that a small one leaves in one write and needs
     /// nobody to look after it.
-    fn append_ready(
-        &mut self,
-        out: &mut Buffer,
-        part: &mut Buffer,
-        reader: &mut Reader,
-    ) -> Result<(), Error> {
+    fn append_ready(&mut self, out: &mut Buffer, reader: &mut Reader) -> Result<(), Error> {
         while !self.body.is_done() {
-            part.clear();
             let room = out.spare().saturating_sub(CODING_BYTES_MAX);
-            let count = match room {
+            let max = self.body.wanted().min(room);
+            let count = match max {
                 0 => 0,
-                room => reader.read_now(part, self.body.wanted().min(room)),
+                max if self.body.is_plain() => {
+                    let count = reader.read_now(out, max);
+                    self.body.pass(count);
+                    self.count(count)?;
+                    count
+                }
+                max => self.append_recoded(out, reader, max)?,
             };
             if count == 0 {
                 break;
             }
             self.resources.metrics.downstream_bytes_in.add(count as u64);
-            let mut surplus = mem::take(&mut self.surplus);
-            let recoded = self.recode(part, &mut surplus);
-            self.surplus = surplus;
-            recoded?;
-            out.append(part.filled());
         }
         Ok(())
     }
 
+    /// Adds what can be read at once of a body that is framed anew; how many bytes were read.
+    fn append_recoded(
+        &mut self,
+        out: &mut Buffer,
+        reader: &mut Reader,
+        max: usize,
+    ) -> Result<usize, Error> {
+        let mut part = self.resources.buffers.body();
+        let count = reader.read_now(&mut part, max);
+        if count > 0 {
+            let mut surplus = mem::take(&mut self.surplus);
+            let recoded = self.recode(&mut part, &mut surplus);
+            self.surplus = surplus;
+            recoded?;
+            out.append(part.filled());
+        }
+        self.resources.buffers.give_body(part);
+        Ok(count)
+    }
+
     fn recode(&mut self, buffer: &mut Buffer, surplus: &mut BytesMut) -> Result<(), Error> {
         let count = self.body.recode(buffer, surplus).map_err(Error::Rejected)?;
+        self.count(count)
+    }
+
+    fn count(&self, count: usize) -> Result<(), Error> {
         add(&self.context.bytes_in, count);
         if self.context.bytes_in.get() > self.body_bytes_max {
             return Err(Error::BodyTooLarge);

@@ -51,6 +51,20 @@ impl Body {
         }
     }
 
+    /// Whether it leaves as it comes, so that only its bytes have to be counted.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.source, Source::Length(_)) && !self.chunked
+    }
+
+    /// Counts bytes of a plain body; how many of those `available` belong to it.
+    pub fn pass(&mut self, available: usize) -> usize {
+        let Source::Length(left) = &mut self.source else { return 0 };
+        let passed = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
+        *left -= passed as u64;
+        self.done = *left == 0;
+        passed
+    }
+
     /// Turns what `buffer` holds, as received, into what is to be sent. Bytes behind the body are
     /// moved to `surplus`. Returns how many bytes of body there were.
     ///
@@ -60,10 +74,8 @@ impl Body {
         let was_done = self.done;
         let available = buffer.len();
         let (body, consumed) = match &mut self.source {
-            Source::Length(left) => {
-                let body = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
-                *left -= body as u64;
-                self.done = *left == 0;
+            Source::Length(_) => {
+                let body = self.pass(available);
                 (body, body)
             }
             Source::Chunked(decoder) => {

@@ -79,7 +79,8 @@ impl Response<'_, '_> {
             self.metrics.response_duration.record(waited);
         }
         if head.status == 101 {
-            return self.switch(responder, buffer, head).await;
+            // Boxed, as few connections become a tunnel.
+            return Box::pin(self.switch(responder, buffer, head)).await;
         }
         let method = self.request.head.method;
         let framing =
@@ -172,7 +173,8 @@ impl Response<'_, '_> {
                 100..=199 => {
                     interim += 1;
                     if let Some(responder) = responder {
-                        responder.interim(head, buffer.filled()).await?;
+                        // Boxed, as few responses have one.
+                        Box::pin(responder.interim(head, buffer.filled())).await?;
                     }
                     buffer.consume(head.len);
                     scan = Scan::default();

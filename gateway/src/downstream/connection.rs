@@ -46,13 +46,23 @@ pub(super) struct Connection {
     pub requests: u32,
 }
 
-/// Serves a connection until it ends.
-pub async fn run(current: Rc<Current>, stream: Stream, socket: SocketAddr, listener: usize) {
+/// A connection that has been accepted.
+pub fn run(
+    current: Rc<Current>,
+    stream: Stream,
+    socket: SocketAddr,
+    listener: usize,
+) -> impl Future<Output = ()> {
     let peer = Box::new(Peer::new(socket));
-    let buffer = Buffer::default();
-    let mut connection = Connection { stream, buffer, peer, listener, requests: 0 };
+    // Made before the future, which has room for what it is given besides what it makes of it.
+    let connection = Connection { stream, buffer: Buffer::default(), peer, listener, requests: 0 };
+    serve_until_it_ends(current, connection)
+}
+
+/// Serves a connection until it ends.
+async fn serve_until_it_ends(current: Rc<Current>, mut connection: Connection) {
     let shared = current.get();
-    if shared.has_prologue(listener) {
+    if shared.has_prologue(connection.listener) {
         // Boxed, like whatever a connection needs but for a moment.
         if let Err(error) = Box::pin(connection.begin(&shared)).await {
             return Box::pin(connection.turn_away(&shared, error)).await;

@@ -189,7 +189,10 @@ async fn answer(
         send_copy(shared, route, mirror, request, context);
     }
     let index = route::choose(split, shared, request, context).ok_or(Error::NoRoute)?;
-    let forwarded = forward(shared, route, index, request, reader, responder, context).await;
+    let forwarded = match forward(shared, route, index, request, context) {
+        Ok(forward) => forward.answer(request, reader, responder, context).await,
+        Err(error) => Err(error),
+    };
     let (Err(error), Some(fallback)) = (&forwarded, &route.fallback) else { return forwarded };
     let silent = responder.as_ref().is_some_and(Responder::is_silent);
     if !silent || !error.may_fall_back() {
@@ -204,8 +207,8 @@ async fn answer(
         Fallback::Forward(index) if may_ask_another(request, *error) => {
             context.fell_back.set(Some(*error));
             // Boxed, as it is seldom needed.
-            let again = forward(shared, route, *index, request, reader, responder, context);
-            Box::pin(again).await
+            let forward = forward(shared, route, *index, request, context)?;
+            Box::pin(forward.answer(request, reader, responder, context)).await
         }
         Fallback::Forward(_) => forwarded,
     }
@@ -254,22 +257,18 @@ fn send_copy(
 }
 
 /// Lets an upstream answer.
-async fn forward(
-    shared: &Shared,
+fn forward<'a>(
+    shared: &'a Shared,
     route: &Route,
     index: usize,
     request: &Request<'_>,
-    reader: &mut Reader,
-    responder: &mut Option<Responder<'_>>,
     context: &Context,
-) -> Result<Forwarded, Error> {
+) -> Result<Forward<'a>, Error> {
     context.upstream.set(Some(index));
     let upstream = shared.upstreams.get(index).ok_or(Error::NoRoute)?;
     let (resources, body_bytes_max) = (&shared.resources, route.body_bytes_max(context));
     let rewritten = route.rewrite(request)?;
-    Forward { resources, upstream, body_bytes_max, rewritten }
-        .answer(request, reader, responder, context)
-        .await
+    Ok(Forward { resources, upstream, body_bytes_max, rewritten })
 }
 
 /// Whether a request that came to nothing may be sent elsewhere: what has been read of a body is gone, and

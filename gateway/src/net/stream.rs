@@ -6,7 +6,6 @@
 )]
 
 use std::cell::{Cell, OnceCell, UnsafeCell};
-use std::future::Future;
 use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
@@ -169,7 +168,9 @@ impl Reader {
             return Ok(());
         }
         self.timer.arm_idle(until);
-        let result = self.socket.wait(self.socket.get().readable(false)).await;
+        self.socket.begin();
+        let result = self.socket.get().readable(false).await;
+        self.socket.end();
         if self.timer.expired() && !self.has_bytes() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -196,7 +197,9 @@ impl Reader {
             return Ok(());
         }
         self.timer.arm(until);
-        let result = self.socket.wait(self.socket.get().readable(false)).await;
+        self.socket.begin();
+        let result = self.socket.get().readable(false).await;
+        self.socket.end();
         if self.timer.expired() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -208,7 +211,9 @@ impl Reader {
     pub async fn readable(&self) {
         if !self.socket.has_received() {
             // What goes wrong is found again by the read that follows.
-            let _ = self.socket.wait(self.socket.get().readable(false)).await;
+            self.socket.begin();
+            let _ = self.socket.get().readable(false).await;
+            self.socket.end();
         }
     }
 
@@ -248,8 +253,9 @@ impl Reader {
         let bytes = mem::take(&mut buffer.bytes);
         let from = bytes.len();
         let to = from + room;
-        let reading = self.socket.get_mut().read(SliceMut::new(bytes, from, to));
-        let (result, slice) = self.socket.wait(reading).await;
+        self.socket.begin();
+        let (result, slice) = self.socket.get_mut().read(SliceMut::new(bytes, from, to)).await;
+        self.socket.end();
         buffer.bytes = slice.into_inner();
         match result {
             Ok(count) if count > 0 => {
@@ -344,8 +350,9 @@ impl Writer {
             let begun = Deadline::now();
             self.timer.arm(Deadline::after(pace.allowance()));
             let to = bytes.len();
-            let writing = self.socket.get_mut().write(Slice::new(bytes, from, to));
-            let (written, slice) = self.socket.wait(writing).await;
+            self.socket.begin();
+            let (written, slice) = self.socket.get_mut().write(Slice::new(bytes, from, to)).await;
+            self.socket.end();
             bytes = slice.into_inner();
             match written {
                 Ok(count) if count > 0 => {
@@ -435,14 +442,14 @@ impl Socket {
         unsafe { &mut *self.0.stream.get() }
     }
 
-    /// Waits for an operation on the socket. One that is dropped before its end counts as in flight
-    /// for good.
-    async fn wait<F: Future>(&self, operation: F) -> F::Output {
-        let in_flight = &self.0.in_flight;
-        in_flight.set(in_flight.get() + 1);
-        let output = operation.await;
-        in_flight.set(in_flight.get() - 1);
-        output
+    /// Before an operation is given to the runtime. One that is dropped before its [end](Self::end)
+    /// counts as in flight for good.
+    fn begin(&self) {
+        self.0.in_flight.set(self.0.in_flight.get() + 1);
+    }
+
+    fn end(&self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
     }
 }
 

@@ -140,7 +140,8 @@ impl Policies {
     ) -> Verdict {
         for Asked { policy, counters } in self.0.iter() {
             let verdict = match policy.request(request, context) {
-                Verdict::Wait => wait(&**policy, request, client, context).await,
+                // Boxed, so that no other request has room for it.
+                Verdict::Wait => Box::pin(wait(&**policy, request, client, context)).await,
                 verdict => verdict,
             };
             match verdict {
