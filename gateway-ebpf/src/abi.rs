@@ -3,6 +3,7 @@
 #![cfg_attr(feature = "user", expect(unsafe_code, reason = "aya's `Pod` is an unsafe trait"))]
 
 use crate::bucket::{Limits, WAYS};
+use crate::flood::Flood;
 
 /// The entry point for drivers that hand over packets spread over several buffers (Linux 5.18).
 pub const PROGRAM_FRAGS: &str = "gateway_frags";
@@ -27,8 +28,16 @@ pub const OPEN: &str = "OPEN";
 pub const SETTINGS: &str = "SETTINGS";
 /// Map: an array of [`Line`], a power of two long; its length is set before loading.
 pub const LIMITS: &str = "LIMITS";
-/// Map: packets by [`crate::verdict::Verdict::slot`], one `u64` per CPU.
+/// Map: packets by the interface's place and [`crate::verdict::Verdict::slot`], one `u64` per CPU.
 pub const COUNTERS: &str = "COUNTERS";
+/// Map: source → [`Offender`], the least recently seen of which give way.
+pub const OFFENDERS: &str = "OFFENDERS";
+/// Map: a ring buffer of [`Event`].
+pub const EVENTS: &str = "EVENTS";
+/// Map: the one [`Sample`] of each CPU.
+pub const SAMPLES: &str = "SAMPLES";
+/// Map: the one [`Flood`] of each CPU.
+pub const FLOODS: &str = "FLOODS";
 /// Read-only data: the one [`Constants`], set before loading.
 pub const CONSTANTS: &str = "CONSTANTS";
 
@@ -66,6 +75,14 @@ pub const LIST_MAX: u32 = 100_000 + LIST_IMPLIED_MAX;
 pub const LIST_IMPLIED_MAX: u32 = 4096;
 /// Sources banned at once.
 pub const BANS_MAX: u32 = 1 << 16;
+/// Sources of which is known what they have been refused.
+pub const OFFENDERS_MAX: u32 = 1 << 14;
+/// Bytes of [`EVENTS`]: more than a second's worth on 16 CPUs.
+pub const EVENTS_BYTES: u32 = 1 << 17;
+/// Places of interfaces in [`COUNTERS`].
+pub const INTERFACES_MAX: u32 = 64;
+/// How long a CPU waits between two samples, in ns.
+pub const SAMPLE_NS: u64 = 10_000_000;
 
 /// One cache line of the limiter's table: the sources that share a set.
 #[repr(C, align(64))]
@@ -83,6 +100,8 @@ pub struct Settings {
     pub generation: u64,
     /// [`Constants::hash_key`], for the next process that finds the maps.
     pub hash_key: [u64; 2],
+    /// New sources a second on one CPU above which there is a flood, see [`crate::flood`].
+    pub flood: u64,
 }
 
 /// Flag of [`Settings`]: drop what is on a deny list, do not only count it.
@@ -93,6 +112,10 @@ pub const ENFORCE_FRAGMENTS: u64 = 2;
 pub const HAS_LIST: u64 = 4;
 /// Flag of [`Settings`]: somebody may be banned.
 pub const HAS_BANS: u64 = 8;
+/// Flag of [`Settings`]: answer by SYN cookies while there is a flood, do not only count it.
+pub const ENFORCE_COOKIES: u64 = 16;
+/// Flag of [`Settings`]: somebody reads [`EVENTS`].
+pub const HAS_READER: u64 = 32;
 
 /// The limits of one class of sources. The first is that of all who belong to no other.
 #[repr(C)]
@@ -110,6 +133,8 @@ pub struct Class {
 pub const ENFORCE_RATE: u32 = 1;
 /// Flag of [`Class`]: drop what is above [`Class::connections_max`].
 pub const ENFORCE_CONNECTIONS: u32 = 2;
+/// Flag of [`Class`]: what would be dropped is reset.
+pub const RESET: u32 = 4;
 
 /// A network of IPv4 in a trie. `generation` counts as 32 bits of its prefix.
 #[repr(C)]
@@ -157,6 +182,49 @@ pub struct Ban {
     pub reason: u32,
 }
 
+/// What a source has been refused. Where there is much of it, it is a sample: now and then one packet
+/// stands for all that have come since the last one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offender {
+    /// Packets that went no further.
+    pub refused: u64,
+    /// Packets that would not have, if all that is observed were enforced.
+    pub observed: u64,
+    /// When the last of them came, by the kernel's monotonic clock, in ns.
+    pub last: u64,
+}
+
+/// A packet that went no further, or would not have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Who sent it: the address as IPv6, in two little-endian words.
+    pub source: [u64; 2],
+    /// How many such packets it stands for.
+    pub packets: u64,
+    /// The index of the interface it came in by.
+    pub interface: u32,
+    /// [`crate::verdict::Verdict::slot`].
+    pub slot: u32,
+    /// The port it was for.
+    pub port: u32,
+    /// Nothing.
+    pub unused: u32,
+}
+
+/// What one CPU remembers between two samples.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// When the last was taken, by the kernel's monotonic clock, in ns.
+    pub last: u64,
+    /// Packets since.
+    pub packets: u64,
+    /// Samples that the ring buffer had no room for.
+    pub lost: u64,
+}
+
 /// What is fixed when the program is loaded; the verifier sees plain constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,22 +239,30 @@ pub struct Constants {
     pub line_mask: u64,
     /// Lines of [`OPEN`] less one.
     pub open_mask: u64,
+    /// An interface's index, divided by this, leaves its place in [`COUNTERS`] as the rest.
+    pub interfaces: u64,
 }
 
 // No hidden padding: both sides copy these types byte by byte.
 const _: () = {
     assert!(size_of::<Line>() == 64 && size_of::<Line>() == WAYS * size_of::<u64>());
-    assert!(size_of::<Settings>() == 4 * size_of::<u64>());
+    assert!(size_of::<Settings>() == 5 * size_of::<u64>());
+    assert!(size_of::<Flood>() == 3 * size_of::<u64>());
+    assert!(size_of::<Offender>() == 3 * size_of::<u64>());
+    assert!(size_of::<Event>() == 5 * size_of::<u64>());
+    assert!(size_of::<Sample>() == 3 * size_of::<u64>());
     assert!(size_of::<Class>() == size_of::<Limits>() + 2 * size_of::<u32>());
     assert!(size_of::<Key4>() == 8 && size_of::<Key6>() == 20);
     assert!(size_of::<Entry>() == 3 * size_of::<u64>());
     assert!(size_of::<Ban>() == 2 * size_of::<u64>() + 2 * size_of::<u32>());
-    assert!(size_of::<Constants>() == 64);
+    assert!(size_of::<Constants>() == 72);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Ban, Class, Constants, Entry, Key4, Key6, Line, Settings};
+    use super::{
+        Ban, Class, Constants, Entry, Event, Flood, Key4, Key6, Line, Offender, Sample, Settings,
+    };
 
     // SAFETY: repr(C), `Copy`, only integers, and the assertions above leave no room for padding.
     unsafe impl aya::Pod for Line {}
@@ -202,6 +278,14 @@ mod pod {
     unsafe impl aya::Pod for Entry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Ban {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Offender {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Event {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Sample {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Flood {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Constants {}
 }

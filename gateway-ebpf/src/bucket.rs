@@ -81,6 +81,8 @@ pub trait Line {
 pub enum Admission {
     /// Yes, and it has been counted.
     Within,
+    /// The same of a source that the table did not know, or no longer.
+    New,
     /// No; nothing has changed.
     Over,
     /// Yes, uncounted: other CPUs won every attempt to change the line.
@@ -100,10 +102,18 @@ pub fn admit(line: &impl Line, tag: u64, now: u64, limits: Limits) -> Admission 
             return Admission::Over;
         };
         if line.swap(found.way, found.word, tag | (next & TIME_MASK)) {
-            return Admission::Within;
+            return if found.state == 0 { Admission::New } else { Admission::Within };
         }
     }
     Admission::Contended
+}
+
+impl Admission {
+    /// Whether it has been counted and may go on.
+    #[inline(always)]
+    pub const fn is_within(self) -> bool {
+        matches!(self, Self::Within | Self::New)
+    }
 }
 
 /// How far the time of the source with `tag` lies ahead of `now`, in ticks: 0 for one that owes nothing.
@@ -167,7 +177,7 @@ mod tests {
     const NOW: u64 = 1_000_000;
 
     fn admitted(line: &Memory, tag: u64, at: impl IntoIterator<Item = u64>) -> usize {
-        at.into_iter().filter(|now| admit(line, tag, *now, LIMITS) == Admission::Within).count()
+        at.into_iter().filter(|now| admit(line, tag, *now, LIMITS).is_within()).count()
     }
 
     #[test]
@@ -186,7 +196,7 @@ mod tests {
         for burst in [1, 2, 5, 200] {
             let limits = Limits { interval: 100, tolerance: (burst - 1) * 100 };
             let line = Memory::default();
-            let count = |now| admit(&line, ALICE, now, limits) == Admission::Within;
+            let count = |now| admit(&line, ALICE, now, limits).is_within();
             assert_eq!((0..1000).filter(|_| count(NOW)).count() as u64, burst);
             assert_eq!((1..=1000).filter(|later| count(NOW + later)).count(), 10);
         }
@@ -220,7 +230,7 @@ mod tests {
                 seed ^= seed >> 7;
                 seed ^= seed << 17;
                 now += seed % 60;
-                count += u64::from(admit(&line, ALICE, now, LIMITS) == Admission::Within);
+                count += u64::from(admit(&line, ALICE, now, LIMITS).is_within());
                 assert!(count <= 5 + (now - NOW) / 100, "{count} after {} ticks", now - NOW);
             }
         }
@@ -253,7 +263,8 @@ mod tests {
         for round in 0..5 {
             for source in 1..=WAYS as u64 {
                 let got = admit(&line, source << TIME_BITS, NOW, LIMITS);
-                assert_eq!(got, Admission::Within, "source {source}, round {round}");
+                let expected = if round == 0 { Admission::New } else { Admission::Within };
+                assert_eq!(got, expected, "source {source}, round {round}");
             }
         }
         for source in 1..=WAYS as u64 {
@@ -266,7 +277,7 @@ mod tests {
         let line = Memory::default();
         assert_eq!(admitted(&line, ALICE, [NOW; 6]), 5);
         for invented in 2..100_000 {
-            assert_eq!(admit(&line, invented << TIME_BITS, NOW, LIMITS), Admission::Within);
+            assert_eq!(admit(&line, invented << TIME_BITS, NOW, LIMITS), Admission::New);
         }
         assert_eq!(admit(&line, ALICE, NOW + 1, LIMITS), Admission::Over);
     }
@@ -316,7 +327,7 @@ mod tests {
             let line = Racing { memory: Memory::default(), losses: std::cell::Cell::new(losses) };
             admit(&line, ALICE, NOW, LIMITS)
         };
-        assert_eq!(after(1), Admission::Within);
+        assert_eq!(after(1), Admission::New);
         assert_eq!(after(ATTEMPTS), Admission::Contended);
     }
 
@@ -328,7 +339,7 @@ mod tests {
             let mut counts = (0, 0);
             for _ in 0..20_000 {
                 match admit(&line, ALICE, NOW, limits) {
-                    Admission::Within => counts.0 += 1,
+                    Admission::Within | Admission::New => counts.0 += 1,
                     Admission::Contended => counts.1 += 1,
                     Admission::Over => {}
                 }

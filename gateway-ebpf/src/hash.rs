@@ -113,6 +113,7 @@ mod tests {
             ipv4_mask: prefix_mask(96 + ipv4_prefix),
             ipv6_mask: prefix_mask(ipv6_prefix),
             line_mask: (1 << 17) - 1,
+            interfaces: 1,
             open_mask: (1 << 10) - 1,
         }
     }

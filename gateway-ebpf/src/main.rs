@@ -9,25 +9,33 @@
 #![expect(unsafe_code, reason = "packet and map memory are raw pointers to a BPF program")]
 #![expect(missing_docs, reason = "the macro `xdp` makes public functions without their comments")]
 
+use core::cell::Cell;
 use core::intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg, atomic_xadd};
-use core::ptr::{read_unaligned, read_volatile};
+use core::ptr::{read_unaligned, read_volatile, write_unaligned};
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_coarse_ns, bpf_map_lookup_elem, bpf_sk_release, bpf_skc_lookup_tcp,
+    bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
+};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use aya_log_ebpf::macro_support::{Level, level_enabled};
 
-use gateway_ebpf::abi::{self, Ban, Class, Constants, Entry, Key4, Key6, Settings};
+use gateway_ebpf::abi::{
+    self, Ban, Class, Constants, Entry, Event, Key4, Key6, Offender, Sample, Settings,
+};
+use gateway_ebpf::answer::{Answer, Frame, SYN_IP, SYN_TCP, SYN_WORDS, Syn, answer};
 use gateway_ebpf::bucket::{self, Admission, Limits, WAYS};
+use gateway_ebpf::flood::Flood;
 use gateway_ebpf::hash::{self, Place};
 use gateway_ebpf::open;
 use gateway_ebpf::packet::{self, Address, Bytes, Fields};
-use gateway_ebpf::verdict::{self, Action, Reason, Tables, Treatment, Verdict};
+use gateway_ebpf::verdict::{self, Action, Reason, Tables, Treatment};
 
 /// Userspace maps the table into its memory (Linux 5.5).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -50,11 +58,17 @@ static LIST6: LpmTrie<Key6, Entry> = LpmTrie::with_max_entries(2 * abi::LIST_MAX
 #[map]
 static BANS: HashMap<[u64; 2], Ban> = HashMap::with_max_entries(abi::BANS_MAX, 0);
 #[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::SLOTS, 0);
-
-/// When this CPU last logged.
+static COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(abi::INTERFACES_MAX * verdict::SLOTS, 0);
 #[map]
-static LOGGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static OFFENDERS: LruHashMap<[u64; 2], Offender> =
+    LruHashMap::with_max_entries(abi::OFFENDERS_MAX, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(abi::EVENTS_BYTES, 0);
+#[map]
+static SAMPLES: PerCpuArray<Sample> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static FLOODS: PerCpuArray<Flood> = PerCpuArray::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 static CONSTANTS: Global<Constants> = Global::new(Constants {
@@ -63,6 +77,7 @@ static CONSTANTS: Global<Constants> = Global::new(Constants {
     ipv6_mask: hash::prefix_mask(64),
     line_mask: 0,
     open_mask: 0,
+    interfaces: 1,
 });
 
 /// For drivers that hand over packets spread over several buffers (Linux 5.18): headers are read
@@ -80,29 +95,104 @@ pub fn gateway(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn run(context: &XdpContext) -> u32 {
-    let frame = Frame { start: context.data(), end: context.data_end() };
-    judge(context, &packet::fields(&frame))
+    judge(context, &fields(context.data(), context.data_end()))
 }
 
-/// A function of its own in the kernel, too: both entry points share it, and have its registers left.
+/// What follows are functions of their own in the kernel, too: it has little stack for all of them
+/// together, and both entry points share them.
+#[inline(never)]
+fn fields(start: usize, end: usize) -> Fields {
+    packet::fields(&View { start, end })
+}
+
 #[inline(never)]
 fn judge(context: &XdpContext, packet: &Fields) -> u32 {
-    let verdict = verdict::decide(packet, &Maps);
-    count(verdict);
-    log(context, packet, verdict);
-    match verdict.action {
-        Action::Drop => XDP_DROP,
-        Action::Pass | Action::Observe => XDP_PASS,
+    let decided = decide(packet);
+    let (mut slot, now) = ((decided & SLOT) as u32, decided >> SLOT_BITS);
+    let mut action = XDP_PASS;
+    match verdict::action(slot) {
+        Action::Pass | Action::Observe => {}
+        Action::Drop => action = XDP_DROP,
+        Action::Reset if reply(context, packet, 0) => action = XDP_TX,
+        Action::Reset => {
+            slot = verdict::reason(slot);
+            action = XDP_DROP;
+        }
+        Action::Cookie => match make_cookie(context, packet) {
+            cookie if cookie != 0 && reply(context, packet, cookie) => action = XDP_TX,
+            // The kernel does what it can.
+            _ => slot = Reason::WithinLimit as u32,
+        },
     }
+    // SAFETY: the context is the kernel's own and lives for this run.
+    let interface = unsafe { (*context.ctx).ingress_ifindex };
+    count(interface, slot);
+    if !matches!(verdict::action(slot), Action::Pass) {
+        sample(context, interface, packet, slot, now);
+    }
+    action
+}
+
+/// The verdict, by its counter, and above it the time if it has been asked for: nine years of nanoseconds.
+#[inline(never)]
+fn decide(packet: &Fields) -> u64 {
+    let maps = Maps { now: Cell::new(0) };
+    let slot = verdict::decide(packet, &maps).slot();
+    u64::from(slot) & SLOT | maps.now.get() << SLOT_BITS
+}
+
+const SLOT_BITS: u32 = 6;
+const SLOT: u64 = (1 << SLOT_BITS) - 1;
+const _: () = assert!((verdict::SLOTS as u64) <= SLOT);
+
+/// Answers with a cookie, as [`make_cookie`] returns it, or with a reset for 0.
+#[inline(never)]
+fn reply(context: &XdpContext, packet: &Fields, cookie: u64) -> bool {
+    let with = match cookie {
+        0 => Answer::Reset,
+        _ => Answer::Cookie { sequence: cookie as u32, mss: (cookie >> 32) as u16 },
+    };
+    answer(&mut InPlace(context), packet, with)
+}
+
+/// The cookie, and above it the largest segment (Linux 5.4); 0 for none: the kernel makes none before a
+/// listener's queue is full, unless `net.ipv4.tcp_syncookies` is 2.
+#[inline(never)]
+fn make_cookie(context: &XdpContext, packet: &Fields) -> u64 {
+    /// `BPF_F_CURRENT_NETNS`
+    const HERE: u64 = u64::MAX;
+    let mut words = [0_u32; SYN_WORDS];
+    let place = (&raw mut words).cast::<u32>();
+    // SAFETY: `Syn` knows how many words there are. Volatile, as they would otherwise be gathered in
+    // registers, which there are too few of, and then be twice on the stack.
+    let put = |word, value| unsafe { place.wrapping_add(word).write_volatile(value) };
+    let Some(Syn { tuple_bytes, ip_bytes, tcp_bytes }) = Syn::read(&InPlace(context), packet, put)
+    else {
+        return 0;
+    };
+    let (context, tuple) = (context.ctx.cast(), place.cast());
+    // SAFETY: the helper reads as much of the tuple as is said, which is all on this stack. What it
+    // returns is null or a socket, which is released below.
+    let socket = unsafe { bpf_skc_lookup_tcp(context, tuple, tuple_bytes as u32, HERE, 0) };
+    if socket.is_null() {
+        return 0;
+    }
+    let (ip, tcp) = (place.wrapping_add(SYN_IP).cast(), place.wrapping_add(SYN_TCP).cast());
+    let (ip_bytes, tcp_bytes) = (ip_bytes as u32, tcp_bytes as u32);
+    // SAFETY: as above, of the headers. Whether the socket listens it asks itself.
+    let cookie = unsafe { bpf_tcp_gen_syncookie(socket.cast(), ip, ip_bytes, tcp, tcp_bytes) };
+    // SAFETY: it was taken above, and nobody uses it any more.
+    unsafe { bpf_sk_release(socket.cast()) };
+    if cookie > 0 { cookie as u64 } else { 0 }
 }
 
 /// The packet, by the addresses the kernel gives.
-struct Frame {
+struct View {
     start: usize,
     end: usize,
 }
 
-impl Bytes for Frame {
+impl Bytes for View {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         let from = self.start + at;
@@ -115,7 +205,70 @@ impl Bytes for Frame {
     }
 }
 
-struct Maps;
+/// The packet, by addresses that are asked for each time, as a change of its length moves it.
+struct InPlace<'a>(&'a XdpContext);
+
+impl InPlace<'_> {
+    #[inline(always)]
+    fn place<const N: usize>(&self, at: usize) -> Option<usize> {
+        let from = self.0.data() + at;
+        (from + N <= self.0.data_end()).then_some(from)
+    }
+}
+
+impl Bytes for InPlace<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let from = self.place::<N>(at)?;
+        // SAFETY: as for `View`.
+        Some(unsafe { read_unaligned(from as *const [u8; N]) })
+    }
+}
+
+impl Frame for InPlace<'_> {
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
+        let Some(to) = self.place::<N>(at) else {
+            return false;
+        };
+        // SAFETY: as for `View`; nobody else has the packet.
+        unsafe { write_unaligned(to as *mut [u8; N], bytes) };
+        true
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: usize) -> bool {
+        let now = self.0.data_end() - self.0.data();
+        let by = length as i32 - now as i32;
+        // SAFETY: the helper takes any number, and says whether it can be done.
+        by == 0 || unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0
+    }
+}
+
+/// The maps, at one time.
+struct Maps {
+    /// 0 until somebody asks for it.
+    now: Cell<u64>,
+}
+
+impl Maps {
+    /// The time, which costs so much that it is read once.
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        if self.now.get() == 0 {
+            self.now.set(clock());
+        }
+        self.now.get()
+    }
+}
+
+/// The time in ns. The coarse clock (Linux 5.11) costs half of the fine one; its steps of 1 to 10 ms vanish
+/// in any burst.
+#[inline(always)]
+fn clock() -> u64 {
+    // SAFETY: the helper takes no arguments and may be called at any time.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -154,7 +307,7 @@ impl Tables for Maps {
         }
         // SAFETY: a value of the map, which lives until this program's run ends.
         let Entry { until, treatment, .. } = unsafe { entry.read_volatile() };
-        if until <= now_ns() {
+        if until <= self.now() {
             return None;
         }
         // SAFETY: as above; all who write to the word add to it.
@@ -179,7 +332,7 @@ impl Tables for Maps {
         };
         // SAFETY: a value of the map, which lives until this program's run ends; userspace may write it
         // at any time.
-        if unsafe { read_volatile(&raw const (*ban).until) } <= now_ns() {
+        if unsafe { read_volatile(&raw const (*ban).until) } <= self.now() {
             return false;
         }
         // SAFETY: as for the list.
@@ -203,7 +356,7 @@ impl Tables for Maps {
     fn admit(&self, place: Place, limits: Limits) -> Admission {
         match LIMITS.get_ptr_mut(place.line(&CONSTANTS.load())) {
             Some(line) => {
-                bucket::admit(&Line(line.cast()), place.tag(), bucket::ticks(now_ns()), limits)
+                bucket::admit(&Line(line.cast()), place.tag(), bucket::ticks(self.now()), limits)
             }
             // Cannot be, as above.
             None => Admission::Contended,
@@ -211,18 +364,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn is_flood(&self, is_new: bool) -> bool {
+        let Some(flood) = FLOODS.get_ptr_mut(0) else {
+            return false;
+        };
+        let threshold = self.settings().flood;
+        // SAFETY: this CPU's own value of the map; XDP programs are not preempted by each other.
+        unsafe { (*flood).count(is_new, self.now(), threshold) }
+    }
+
+    #[inline(always)]
     fn settings(&self) -> Settings {
         // Always there: the map has its one entry.
         SETTINGS.get(0).copied().unwrap_or_default()
     }
-}
-
-/// The coarse clock (Linux 5.11) costs half of the fine one; its steps of 1 to 10 ms vanish in any
-/// burst.
-#[inline(always)]
-fn now_ns() -> u64 {
-    // SAFETY: the helper takes no arguments and may be called at any time.
-    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// The first way of a line of LIMITS or OPEN.
@@ -253,43 +408,96 @@ impl bucket::Line for Line {
 }
 
 #[inline(always)]
-fn count(verdict: Verdict) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(verdict.slot()) {
+fn count(interface: u32, slot: u32) {
+    let place = interface.checked_rem(CONSTANTS.load().interfaces as u32).unwrap_or(0);
+    if let Some(counter) = COUNTERS.get_ptr_mut(place * verdict::SLOTS + slot) {
         // SAFETY: this CPU's own word of a map value; XDP programs are not preempted by each other.
         unsafe { *counter += 1 }
     }
 }
 
-/// Tells what is dropped, or would be: a sample, at most one record for each CPU and step of the
-/// clock, as whoever reads the records must keep up with a flood. The level is off unless the loader
-/// says otherwise, and being a constant to the verifier, all of this is then removed from the program
-/// as it is loaded.
-#[inline(always)]
-fn log(context: &XdpContext, packet: &Fields, verdict: Verdict) {
-    if !level_enabled(Level::Debug) || !verdict.reason.is_excess() || !is_new_step() {
+/// Tells what is refused, or would be: now and then, for each CPU, one packet stands for all since the
+/// last, so that a flood costs nothing more.
+#[inline(never)]
+fn sample(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u64) {
+    let Some(sample) = SAMPLES.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: this CPU's own value of the map, as in `count`.
+    let sample = unsafe { &mut *sample };
+    sample.packets += 1;
+    let now = if now == 0 { clock() } else { now };
+    if now.wrapping_sub(sample.last) < abi::SAMPLE_NS {
         return;
     }
-    let source = packet.source().mapped();
-    match verdict.reason {
-        Reason::OverLimit => debug!(context, "over the limit: {:i}", source),
-        Reason::TooManyOpen => debug!(context, "too many open: {:i}", source),
-        Reason::Denied => debug!(context, "denied: {:i}", source),
-        Reason::Banned => debug!(context, "banned: {:i}", source),
-        Reason::TinyFragment => debug!(context, "tiny fragment: {:i}", source),
-        Reason::OverlappingFragment => debug!(context, "overlapping fragment: {:i}", source),
-        _ => {}
+    sample.last = now;
+    let packets = core::mem::replace(&mut sample.packets, 0);
+    let source = packet.source();
+    // Those of a flood are invented.
+    if verdict::reason(slot) != Reason::Flood as u32 {
+        offended(hash::source(source, &CONSTANTS.load()), verdict::action(slot), packets, now);
+    }
+    if SETTINGS.get(0).is_some_and(|settings| settings.flags & abi::HAS_READER != 0) {
+        match EVENTS.reserve::<Event>(0) {
+            Some(mut event) => {
+                event.write(Event {
+                    source: source.words(),
+                    packets,
+                    interface,
+                    slot,
+                    port: packet.port() as u32,
+                    unused: 0,
+                });
+                event.submit(0);
+            }
+            None => sample.lost += 1,
+        }
+    }
+    log(context, source, verdict::reason(slot));
+}
+
+/// Adds to what a source has been refused.
+#[inline(always)]
+fn offended(source: [u64; 2], action: Action, packets: u64, now: u64) {
+    let (refused, observed) = match action {
+        Action::Observe => (0, packets),
+        _ => (packets, 0),
+    };
+    let Some(offender) = OFFENDERS.get_ptr_mut(source) else {
+        // It may be full of those that other CPUs are adding; then this one is not told.
+        let _ = OFFENDERS.insert(source, Offender { refused, observed, last: now }, 0);
+        return;
+    };
+    // SAFETY: a value of the map, which lives until this program's run ends; all who write to the first
+    // two words add to them, and any of the times will do for the third.
+    unsafe {
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*offender).refused, refused);
+        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*offender).observed, observed);
+        (&raw mut (*offender).last).write_volatile(now);
     }
 }
 
-/// Whether the clock has moved since this CPU last logged.
+/// The same for whoever looks for mistakes. The level is off unless the loader says otherwise, and being
+/// a constant to the verifier, all of this is then removed from the program as it is loaded.
 #[inline(always)]
-fn is_new_step() -> bool {
-    let Some(logged) = LOGGED.get_ptr_mut(0) else {
-        return false;
-    };
-    let now = now_ns();
-    // SAFETY: this CPU's own word of a map value, as in `count`.
-    now != core::mem::replace(unsafe { &mut *logged }, now)
+fn log(context: &XdpContext, source: Address, reason: u32) {
+    const OVER_LIMIT: u32 = Reason::OverLimit as u32;
+    const TOO_MANY_OPEN: u32 = Reason::TooManyOpen as u32;
+    const DENIED: u32 = Reason::Denied as u32;
+    const BANNED: u32 = Reason::Banned as u32;
+    const FLOOD: u32 = Reason::Flood as u32;
+    if !level_enabled(Level::Debug) {
+        return;
+    }
+    let source = source.mapped();
+    match reason {
+        OVER_LIMIT => debug!(context, "over the limit: {:i}", source),
+        TOO_MANY_OPEN => debug!(context, "too many open: {:i}", source),
+        DENIED => debug!(context, "denied: {:i}", source),
+        BANNED => debug!(context, "banned: {:i}", source),
+        FLOOD => debug!(context, "flood: {:i}", source),
+        _ => debug!(context, "a fragment that hides a header: {:i}", source),
+    }
 }
 
 #[panic_handler]

@@ -7,6 +7,12 @@
 pub trait Bytes {
     /// `N` bytes from offset `at`, or `None` where the frame has no such bytes.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+
+    /// Four bytes, as the machine has them in memory.
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        self.read(at).map(u32::from_ne_bytes)
+    }
 }
 
 impl Bytes for [u8] {
@@ -102,7 +108,7 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
 const NEXT_HOP_BY_HOP: u8 = 0;
-const NEXT_TCP: u8 = 6;
+pub(crate) const NEXT_TCP: u8 = 6;
 const NEXT_ROUTING: u8 = 43;
 const NEXT_FRAGMENT: u8 = 44;
 const NEXT_DESTINATION: u8 = 60;
@@ -114,7 +120,7 @@ const TAGS_MAX: usize = 2;
 const EXTENSIONS_MAX: usize = 4;
 
 /// The part of a TCP header without options.
-const TCP_BYTES: usize = 20;
+pub(crate) const TCP_BYTES: usize = 20;
 
 /// Decodes an Ethernet frame.
 #[inline(always)]
@@ -130,6 +136,9 @@ pub struct Fields {
     flags: u16,
     pub(crate) port: u16,
     is_ipv4: u32,
+    /// Where the IP header begins, and the TCP header. Known of a segment only.
+    network: u16,
+    transport: u16,
     /// As [`Address::words`].
     source: [u64; 2],
 }
@@ -168,13 +177,44 @@ pub fn fields(frame: &(impl Bytes + ?Sized)) -> Fields {
 impl Fields {
     #[inline(always)]
     const fn of(kind: u32) -> Self {
-        Self { kind, flags: 0, port: 0, is_ipv4: 0, source: [0; 2] }
+        Self { kind, flags: 0, port: 0, is_ipv4: 0, network: 0, transport: 0, source: [0; 2] }
     }
 
     #[inline(always)]
     const fn new(source: Address, kind: u32, port: u16, flags: u8) -> Self {
         let is_ipv4 = matches!(source, Address::V4(_)) as u32;
-        Self { kind, flags: flags as u16, port, is_ipv4, source: source.words() }
+        let source = source.words();
+        Self { kind, flags: flags as u16, port, is_ipv4, network: 0, transport: 0, source }
+    }
+
+    /// The same with the places of its headers. What lies beyond 64 KiB is in no frame.
+    #[inline(always)]
+    const fn with_headers(self, network: usize, transport: usize) -> Self {
+        Self { network: network as u16, transport: transport as u16, ..self }
+    }
+
+    /// Where a segment's IP header begins.
+    #[inline(always)]
+    pub const fn network(&self) -> usize {
+        self.network as usize
+    }
+
+    /// Where a segment's TCP header begins.
+    #[inline(always)]
+    pub const fn transport(&self) -> usize {
+        self.transport as usize
+    }
+
+    /// The port a segment is for.
+    #[inline(always)]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it is a packet of IPv4.
+    #[inline(always)]
+    pub const fn is_ipv4(&self) -> bool {
+        self.is_ipv4 != 0
     }
 
     /// Who sent it, where that is known.
@@ -252,7 +292,7 @@ fn ipv4(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
     }
     let more_fragments = fragment & 0x2000 != 0;
     let end = at + usize::from(u16::from_be_bytes([header[2], header[3]]));
-    tcp(frame, at + header_bytes, end, source, more_fragments)
+    tcp(frame, at, at + header_bytes, end, source, more_fragments)
 }
 
 #[inline(always)]
@@ -266,6 +306,7 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
         header[15], header[16], header[17], header[18], header[19], header[20], header[21],
         header[22], header[23],
     ]);
+    let network = at;
     let mut next = header[6];
     let mut at = at + header.len();
     let end = match u16::from_be_bytes([header[4], header[5]]) {
@@ -300,7 +341,7 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
         next = extension[0];
     }
     match next {
-        NEXT_TCP => tcp(frame, at, end, source, more_fragments),
+        NEXT_TCP => tcp(frame, network, at, end, source, more_fragments),
         one_too_many if is_extension(one_too_many) => None,
         _ => Some(Fields::of(OTHER)),
     }
@@ -311,11 +352,12 @@ const fn is_extension(next: u8) -> bool {
     matches!(next, NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_FRAGMENT | NEXT_DESTINATION)
 }
 
-/// The TCP header at `at`. `end` is where IP says the packet ends: what the frame has beyond it is
+/// The TCP header at `at`, of a packet whose IP header begins at `network`. `end` is where IP says the packet ends: what the frame has beyond it is
 /// padding, which a sender fills as it likes.
 #[inline(always)]
 fn tcp(
     frame: &(impl Bytes + ?Sized),
+    network: usize,
     at: usize,
     end: usize,
     source: Address,
@@ -334,7 +376,7 @@ fn tcp(
     }
     let header: [u8; TCP_BYTES] = frame.read(at)?;
     let port = u16::from_be_bytes([header[2], header[3]]);
-    Some(Fields::new(source, SEGMENT, port, header[13]))
+    Some(Fields::new(source, SEGMENT, port, header[13]).with_headers(network, at))
 }
 
 #[cfg(test)]

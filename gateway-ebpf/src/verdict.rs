@@ -24,6 +24,8 @@ pub trait Tables {
     fn open(&self, place: Place) -> u32;
     /// Takes one connection from the allowance of the source at this place.
     fn admit(&self, place: Place, limits: Limits) -> Admission;
+    /// Counts a connection that may go on; whether there are too many from new sources.
+    fn is_flood(&self, is_new: bool) -> bool;
     /// What may change while the program runs.
     fn settings(&self) -> Settings;
 }
@@ -73,6 +75,10 @@ pub enum Action {
     Observe,
     /// Goes no further.
     Drop,
+    /// Goes no further, and its sender is told that nobody listens.
+    Reset,
+    /// Is answered here, and the kernel hears of it when the client says more.
+    Cookie,
 }
 
 impl Action {
@@ -82,6 +88,8 @@ impl Action {
             Self::Pass => "pass",
             Self::Observe => "observe",
             Self::Drop => "drop",
+            Self::Reset => "reset",
+            Self::Cookie => "cookie",
         }
     }
 }
@@ -112,11 +120,13 @@ pub enum Reason {
     TinyFragment,
     /// A fragment that begins inside a TCP header.
     OverlappingFragment,
+    /// A new connection while there are too many from new sources.
+    Flood,
 }
 
 impl Reason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Other,
         Self::Undecodable,
         Self::WithinLimit,
@@ -128,6 +138,7 @@ impl Reason {
         Self::Banned,
         Self::TinyFragment,
         Self::OverlappingFragment,
+        Self::Flood,
     ];
 
     /// The value of the label `reason`.
@@ -144,10 +155,16 @@ impl Reason {
             Self::Banned => "banned",
             Self::TinyFragment => "tiny_fragment",
             Self::OverlappingFragment => "overlapping_fragment",
+            Self::Flood => "flood",
         }
     }
 
-    /// Whether a packet may be dropped for it.
+    /// The reason of this discriminant.
+    pub fn of(discriminant: u32) -> Option<Self> {
+        Self::ALL.get(discriminant as usize).copied()
+    }
+
+    /// Whether a packet may be dropped for it, or answered in the kernel's place.
     #[inline(always)]
     pub const fn is_excess(self) -> bool {
         matches!(
@@ -158,7 +175,14 @@ impl Reason {
                 | Self::Banned
                 | Self::TinyFragment
                 | Self::OverlappingFragment
+                | Self::Flood
         )
+    }
+
+    /// Whether it is a limit that the source has reached.
+    #[inline(always)]
+    const fn is_limit(self) -> bool {
+        matches!(self, Self::OverLimit | Self::TooManyOpen)
     }
 }
 
@@ -172,8 +196,9 @@ pub struct Verdict {
     pub reason: Reason,
 }
 
-/// How many counters there are: observed packets are counted apart from dropped ones.
-pub const SLOTS: u32 = 2 * Reason::ALL.len() as u32;
+/// How many counters there are for an interface: packets that are observed or reset are counted apart
+/// from dropped ones.
+pub const SLOTS: u32 = 3 * Reason::ALL.len() as u32;
 
 impl Verdict {
     /// Every verdict there is.
@@ -182,6 +207,8 @@ impl Verdict {
             let actions: &[Action] = match reason {
                 // Whoever is to be watched only is not banned.
                 Reason::Banned => &[Action::Drop],
+                Reason::Flood => &[Action::Cookie, Action::Observe],
+                reason if reason.is_limit() => &[Action::Drop, Action::Observe, Action::Reset],
                 reason if reason.is_excess() => &[Action::Drop, Action::Observe],
                 _ => &[Action::Pass],
             };
@@ -192,73 +219,129 @@ impl Verdict {
     /// Which counter counts it.
     #[inline(always)]
     pub const fn slot(self) -> u32 {
-        let observed = matches!(self.action, Action::Observe) as u32;
-        self.reason as u32 + observed * Reason::ALL.len() as u32
+        let group = match self.action {
+            Action::Pass | Action::Drop | Action::Cookie => 0,
+            Action::Observe => 1,
+            Action::Reset => 2,
+        };
+        self.reason as u32 + group * Reason::ALL.len() as u32
     }
+}
+
+/// The action of the verdict that a counter counts.
+#[inline(always)]
+pub const fn action(slot: u32) -> Action {
+    const COUNT: u32 = Reason::ALL.len() as u32;
+    if slot >= 2 * COUNT {
+        return Action::Reset;
+    }
+    if slot >= COUNT {
+        return Action::Observe;
+    }
+    if slot == Reason::Flood as u32 {
+        return Action::Cookie;
+    }
+    let excess = slot >= Reason::OverLimit as u32 && slot != Reason::Allowed as u32;
+    if excess { Action::Drop } else { Action::Pass }
+}
+
+/// The discriminant of its reason.
+#[inline(always)]
+pub const fn reason(slot: u32) -> u32 {
+    slot % Reason::ALL.len() as u32
 }
 
 /// Decides. Takes from the source's allowance only where the packet opens a connection to the
 /// gateway.
 #[inline(always)]
 pub fn decide(packet: &Fields, tables: &impl Tables) -> Verdict {
-    let (reason, enforced) = match packet.kind {
+    match packet.kind {
         packet::SEGMENT if packet.opens_connection() => match tables.class_of_port(packet.port) {
             Some(class) => connection(packet.source(), class, tables),
-            None => (Reason::Other, false),
+            None => Verdict::pass(Reason::Other),
         },
         packet::TINY_FRAGMENT_TO_PORT if tables.class_of_port(packet.port).is_none() => {
-            (Reason::Other, false)
+            Verdict::pass(Reason::Other)
         }
         packet::TINY_FRAGMENT | packet::TINY_FRAGMENT_TO_PORT => {
-            (Reason::TinyFragment, tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0)
+            let enforced = tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0;
+            Verdict::excess(Reason::TinyFragment, enforced)
         }
         packet::OVERLAPPING_FRAGMENT => {
-            (Reason::OverlappingFragment, tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0)
+            let enforced = tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0;
+            Verdict::excess(Reason::OverlappingFragment, enforced)
         }
-        packet::UNDECODABLE => (Reason::Undecodable, false),
-        _ => (Reason::Other, false),
-    };
-    let action = if !reason.is_excess() {
-        Action::Pass
-    } else if enforced {
-        Action::Drop
-    } else {
-        Action::Observe
-    };
-    Verdict { action, reason }
+        packet::UNDECODABLE => Verdict::pass(Reason::Undecodable),
+        _ => Verdict::pass(Reason::Other),
+    }
 }
 
-/// What speaks for or against a new connection, and whether that is enforced. The list comes first,
-/// so that nothing keeps out who is allowed.
+/// What speaks for or against a new connection. The list comes first, so that nothing keeps out who is
+/// allowed; limits come before cookies, as they cost less.
 #[inline(always)]
-fn connection(address: Address, class: u8, tables: &impl Tables) -> (Reason, bool) {
+fn connection(address: Address, class: u8, tables: &impl Tables) -> Verdict {
     let flags = tables.settings().flags;
     let mut class = class;
     if flags & abi::HAS_LIST != 0 {
         match tables.listed(address) {
-            Some(Treatment::Allow) => return (Reason::Allowed, false),
-            Some(Treatment::Deny) => return (Reason::Denied, flags & abi::ENFORCE_DENY != 0),
-            Some(Treatment::Ban) => return (Reason::Banned, true),
+            Some(Treatment::Allow) => return Verdict::pass(Reason::Allowed),
+            Some(Treatment::Deny) => {
+                return Verdict::excess(Reason::Denied, flags & abi::ENFORCE_DENY != 0);
+            }
+            Some(Treatment::Ban) => return Verdict::excess(Reason::Banned, true),
             Some(Treatment::Class(own)) => class = own,
             None => {}
         }
     }
     let source = tables.source(address);
     if flags & abi::HAS_BANS != 0 && tables.is_banned(source) {
-        return (Reason::Banned, true);
+        return Verdict::excess(Reason::Banned, true);
     }
     let Some(limits) = tables.class(class) else {
         // Cannot be: there are as many classes as ports and lists may name.
-        return (Reason::Contended, false);
+        return Verdict::pass(Reason::Contended);
     };
     let place = tables.place(source, class);
     if limits.connections_max != 0 && tables.open(place) >= limits.connections_max {
-        return (Reason::TooManyOpen, limits.flags & abi::ENFORCE_CONNECTIONS != 0);
+        return Verdict::limit(Reason::TooManyOpen, limits.flags, abi::ENFORCE_CONNECTIONS);
     }
-    match tables.admit(place, limits.limits) {
+    let (reason, is_new) = match tables.admit(place, limits.limits) {
+        Admission::Over => {
+            return Verdict::limit(Reason::OverLimit, limits.flags, abi::ENFORCE_RATE);
+        }
         Admission::Within => (Reason::WithinLimit, false),
+        Admission::New => (Reason::WithinLimit, true),
         Admission::Contended => (Reason::Contended, false),
-        Admission::Over => (Reason::OverLimit, limits.flags & abi::ENFORCE_RATE != 0),
+    };
+    if !tables.is_flood(is_new) {
+        return Verdict::pass(reason);
+    }
+    let action = match flags & abi::ENFORCE_COOKIES {
+        0 => Action::Observe,
+        _ => Action::Cookie,
+    };
+    Verdict { action, reason: Reason::Flood }
+}
+
+impl Verdict {
+    #[inline(always)]
+    const fn pass(reason: Reason) -> Self {
+        Self { action: Action::Pass, reason }
+    }
+
+    #[inline(always)]
+    const fn excess(reason: Reason, enforced: bool) -> Self {
+        Self { action: if enforced { Action::Drop } else { Action::Observe }, reason }
+    }
+
+    /// Of a limit that counts as enforced where `flags` of its [`Class`] have `enforced`.
+    #[inline(always)]
+    const fn limit(reason: Reason, flags: u32, enforced: u32) -> Self {
+        match flags & abi::RESET {
+            0 => Self::excess(reason, flags & enforced != 0),
+            _ if flags & enforced != 0 => Self { action: Action::Reset, reason },
+            _ => Self { action: Action::Observe, reason },
+        }
     }
 }
 

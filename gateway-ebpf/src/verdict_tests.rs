@@ -10,6 +10,7 @@ struct Fixed {
     open: u32,
     connections_max: u32,
     admission: Option<Admission>,
+    flood: bool,
     settings: u64,
     class: u32,
 }
@@ -21,6 +22,7 @@ const FIXED: Fixed = Fixed {
     open: 0,
     connections_max: 0,
     admission: None,
+    flood: false,
     settings: abi::HAS_LIST | abi::HAS_BANS,
     class: 0,
 };
@@ -45,6 +47,7 @@ impl Tables for Fixed {
             ipv6_mask: mask,
             line_mask: 0,
             open_mask: 0,
+            interfaces: 1,
         };
         crate::hash::place(source, class, &constants)
     }
@@ -65,6 +68,9 @@ impl Tables for Fixed {
     }
     fn admit(&self, _: Place, _: Limits) -> Admission {
         self.admission.expect("nothing may be taken from the allowance")
+    }
+    fn is_flood(&self, _: bool) -> bool {
+        self.flood
     }
     fn settings(&self) -> Settings {
         Settings { flags: self.settings, ..Settings::default() }
@@ -178,6 +184,15 @@ fn fragments_that_hide_a_header_are_dropped() {
     assert_eq!(both(overlapping, FIXED), dropped(Reason::OverlappingFragment));
     let passed = (Action::Pass, Action::Pass, Reason::Other);
     assert_eq!(both(tiny(Some(22)), FIXED), passed);
+}
+
+#[test]
+fn a_counter_tells_its_verdict() {
+    for verdict in Verdict::all() {
+        let slot = verdict.slot();
+        assert_eq!((action(slot), reason(slot)), (verdict.action, verdict.reason as u32));
+        assert_eq!(verdict.reason.is_excess(), verdict.action != Action::Pass);
+    }
 }
 
 #[test]

@@ -110,10 +110,16 @@ pub fn xdp_status(socket: &Path, as_json: bool) -> Result<String, String> {
     for interface in &interfaces {
         let _ = writeln!(text, "{}: {} mode", word(interface, "name"), word(interface, "mode"));
     }
-    let _ = writeln!(text, "{:<10}{:<22}{:>14}", "verdict", "reason", "packets");
+    let _ = writeln!(text, "{:<16}{:<10}{:<22}{:>14}", "interface", "verdict", "reason", "packets");
     for counter in list("packets").iter().filter(|counter| number(counter, "packets") > 0) {
         let (verdict, reason) = (word(counter, "verdict"), word(counter, "reason"));
-        let _ = writeln!(text, "{verdict:<10}{reason:<22}{:>14}", number(counter, "packets"));
+        let (interface, packets) = (word(counter, "interface"), number(counter, "packets"));
+        let _ = writeln!(text, "{interface:<16}{verdict:<10}{reason:<22}{packets:>14}");
+    }
+    if status.get("flood").and_then(Value::as_bool) == Some(true) {
+        text.push_str(
+            "a flood of new sources: connections are, or would be, answered by SYN cookies\n",
+        );
     }
     let (networks, bans) = (number(&status, "networks"), number(&status, "bans"));
     let _ = writeln!(text, "{networks} networks on lists, {bans} bans");

@@ -13,9 +13,10 @@ use aya::programs::{TestRun, TestRunOptions};
 use gateway::admission::lists::live;
 use gateway::admission::{self, Counts, Sources, Treatment, unix_now};
 use gateway::xdp::Program;
+use gateway_ebpf::answer::{Answer, Frame, answer};
 use gateway_ebpf::bucket::{Admission, Limits, WAYS, admit};
 use gateway_ebpf::hash::Place;
-use gateway_ebpf::packet::{Address, decode, fields};
+use gateway_ebpf::packet::{Address, Bytes, decode, fields};
 use gateway_ebpf::verdict::{Action, Tables, Verdict, decide};
 use gateway_ebpf::{abi, hash};
 
@@ -26,6 +27,7 @@ use crate::{PORT, Setup, load, settings};
 const TEST_RUN_BYTES_MIN: usize = 14;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 
 #[test]
 fn admitting_everything() {
@@ -40,6 +42,13 @@ fn dropping_what_is_over_the_limit() {
 #[test]
 fn observing_what_is_over_the_limit() {
     agree(&settings(3, false));
+}
+
+#[test]
+fn resetting_what_is_over_the_limit() {
+    let mut resetting = settings(3, true);
+    resetting.class().resets = true;
+    agree(&resetting);
 }
 
 #[test]
@@ -66,7 +75,10 @@ fn agree(settings: &Setup) {
         for Case { name, frame } in &cases {
             for length in 0..=frame.len() {
                 let packet = decode(&frame[..length]);
-                let expected = decide(&fields(&frame[..length]), &host);
+                let mut expected = decide(&fields(&frame[..length]), &host);
+                if expected.action == Action::Reset && reset(&frame[..length]).is_none() {
+                    expected.action = Action::Drop;
+                }
                 if length >= TEST_RUN_BYTES_MIN {
                     let got = run(&program, entry_point, &frame[..length]);
                     assert_eq!(
@@ -81,10 +93,42 @@ fn agree(settings: &Setup) {
     }
 }
 
-/// What the loaded program does with a frame, by what it returns and the one counter it moves.
+/// A frame in ordinary memory.
+struct Copy(Vec<u8>);
+
+impl Bytes for Copy {
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.0.read(at)
+    }
+}
+
+impl Frame for Copy {
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
+        self.0.get_mut(at..at + N).map(|place| place.copy_from_slice(&bytes)).is_some()
+    }
+
+    fn resize(&mut self, length: usize) -> bool {
+        self.0.resize(length, 0);
+        true
+    }
+}
+
+/// The frame that resets the connection which this one asks for, if that can be.
+fn reset(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut copy = Copy(frame.to_vec());
+    answer(&mut copy, &fields(frame), Answer::Reset).then_some(copy.0)
+}
+
+/// What the loaded program does with a frame, by what it returns and the one counter it moves. Its answer
+/// is the library's.
 fn run(program: &Program, entry_point: &str, frame: &[u8]) -> Verdict {
     let before = program.counters().expect("counters");
-    let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+    let mut out = vec![0; frame.len() + 64];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ..TestRunOptions::default()
+    };
     let returned = program.entry_point(entry_point).expect("entry point").test_run(options);
     let after = program.counters().expect("counters");
 
@@ -93,8 +137,18 @@ fn run(program: &Program, entry_point: &str, frame: &[u8]) -> Verdict {
         panic!("one packet moved {} counters", moved.len());
     };
     assert_eq!(one.packets + 1, same.packets);
-    let expected = if one.verdict.action == Action::Drop { XDP_DROP } else { XDP_PASS };
-    assert_eq!(returned.expect("test run").return_value, expected, "{:?}", one.verdict);
+    let returned = returned.expect("test run");
+    let expected = match one.verdict.action {
+        Action::Drop => XDP_DROP,
+        Action::Reset | Action::Cookie => XDP_TX,
+        Action::Pass | Action::Observe => XDP_PASS,
+    };
+    assert_eq!(returned.return_value, expected, "{:?}", one.verdict);
+    let expected = match one.verdict.action {
+        Action::Reset => reset(frame).expect("an answer"),
+        _ => frame.to_vec(),
+    };
+    assert_eq!(out[..returned.data_size_out as usize], expected);
     one.verdict
 }
 
@@ -123,7 +177,7 @@ impl Host {
             class: abi::Class {
                 limits: Limits::new((1e9 / class.connection_rate) as u64, class.connection_burst),
                 connections_max: class.connections_max,
-                flags: rate,
+                flags: if class.resets { rate | abi::RESET } else { rate },
             },
             settings: abi::Settings { flags: list | enforced | deny, ..abi::Settings::default() },
             lines: RefCell::default(),
@@ -172,6 +226,10 @@ impl Tables for Host {
         let mut lines = self.lines.borrow_mut();
         let line = lines.entry(place.line(&self.constants)).or_default();
         admit(line, place.tag(), NOW, limits)
+    }
+
+    fn is_flood(&self, _: bool) -> bool {
+        false
     }
 
     fn settings(&self) -> abi::Settings {

@@ -24,7 +24,7 @@ impl Write for Lines {
     }
 }
 
-fn listen(level: Level) -> (tracing::subscriber::DefaultGuard, Receiver<String>) {
+pub fn listen(level: Level) -> (tracing::subscriber::DefaultGuard, Receiver<String>) {
     let (sender, receiver) = mpsc::channel();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)

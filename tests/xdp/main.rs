@@ -11,6 +11,7 @@
 )]
 
 mod agreement;
+mod answers;
 mod attach;
 mod bans;
 mod connections;
@@ -24,6 +25,7 @@ mod packets;
 mod running;
 mod served;
 mod sources;
+mod told;
 
 use std::io::Write;
 
@@ -89,6 +91,7 @@ fn settings(burst: u32, enforce: bool) -> Setup {
             required: true,
             table_bytes: 1 << 20,
             keep: None,
+            log_rate: 0,
             object: None,
         },
         sources: admission::Settings {

@@ -113,7 +113,8 @@ impl Running<'_> {
                     let verdict = count.verdict;
                     (verdict.action.label().to_owned(), verdict.reason.label().to_owned())
                 };
-                counters.iter().map(|count| (labels(count), count.packets)).collect()
+                let counts = counters.iter().flat_map(|(_, counts)| counts);
+                counts.map(|count| (labels(count), count.packets)).collect()
             }
             State::Binary { .. } => parse_metrics(&self.get("/metrics").expect("/metrics")),
         }

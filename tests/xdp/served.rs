@@ -110,9 +110,16 @@ impl<'a> Served<'a> {
         page.lines().find_map(value).unwrap_or(0)
     }
 
+    /// On all interfaces.
     pub fn packets(&self, verdict: &str, reason: &str) -> u64 {
-        let labels = format!("{{verdict=\"{verdict}\",reason=\"{reason}\"}}");
-        self.metric(&format!("gateway_xdp_packets_total{labels}"))
+        let labels = format!("verdict=\"{verdict}\",reason=\"{reason}\"}} ");
+        let page = self.get("/metrics").expect("/metrics");
+        let value = |line: &str| -> Option<u64> {
+            let (_, value) =
+                line.strip_prefix("gateway_xdp_packets_total{")?.split_once(&labels)?;
+            value.trim().parse().ok()
+        };
+        page.lines().filter_map(value).sum()
     }
 
     pub fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {

@@ -126,6 +126,7 @@ pub fn constants(settings: &Settings, connections: usize) -> io::Result<Constant
         ipv6_mask: hash::prefix_mask(u32::from(settings.ipv6_prefix)),
         line_mask: 0,
         open_mask: lines as u64 - 1,
+        interfaces: 1,
     })
 }
 

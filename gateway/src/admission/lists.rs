@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use gateway_ebpf::abi::{LIST_IMPLIED_MAX, LIST_MAX};
+use gateway_ebpf::flood;
 use ipnet::IpNet;
 
 use super::{Class, Networks, Treatment};
@@ -45,6 +46,11 @@ pub struct Settings {
     pub classes: Vec<Class>,
     /// Keep out who is on a deny list; otherwise only count them.
     pub enforce_deny: bool,
+    /// New sources a second, on one CPU, above which the kernel program answers by SYN cookies; see
+    /// [`gateway_ebpf::flood`].
+    pub flood: u64,
+    /// Do so; otherwise only count what would be answered.
+    pub enforce_cookies: bool,
     /// Networks, in the order written; nothing is resolved yet, see [`live`].
     pub list: Vec<Entry>,
 }
@@ -58,6 +64,8 @@ impl Default for Settings {
             ipv6_prefix: 64,
             classes: vec![class],
             enforce_deny: false,
+            flood: flood::NEVER,
+            enforce_cookies: false,
             list: Vec::new(),
         }
     }

@@ -41,6 +41,8 @@ pub struct Class {
     pub enforce_rate: bool,
     /// Refuse what is above [`Self::connections_max`]; otherwise only count it.
     pub enforce_connections: bool,
+    /// Answer with a reset what would be dropped.
+    pub resets: bool,
 }
 
 impl Default for Class {
@@ -52,6 +54,7 @@ impl Default for Class {
             connections_max: 100,
             enforce_rate: false,
             enforce_connections: false,
+            resets: false,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::document::units::{bytes, rate};
 use crate::document::value::Kind;
 use crate::document::values::{boolean, check_name, integer, once, path, text, word};
 use crate::xdp;
+use gateway_ebpf::flood;
 
 const INTERFACES_HINT: &str = "write interfaces = [\"eth0\"], or give --xdp-interface";
 const NETWORKS_HINT: &str = "write [\"203.0.113.0/24\", \"file:networks.txt\"]";
@@ -26,8 +27,19 @@ const CONNECTIONS_MAX: RangeInclusive<i64> = 1..=1_000_000;
 /// Those that may have a name; one is everybody's.
 const CLASSES_MAX: usize = gateway_ebpf::abi::CLASSES_MAX as usize - 1;
 
+const LOG_RATE: RangeInclusive<i64> = 0..=1000;
+/// From where the kernel would hardly notice, to more than it can take.
+const FLOOD: RangeInclusive<i64> = 100..=1_000_000;
+
 /// What `enforce` may list in place of `true`.
-const ENFORCEABLE: [&str; 3] = ["rate", "connections", "deny"];
+const ENFORCEABLE: [&str; 4] = ["rate", "connections", "deny", "cookies"];
+
+/// What `over_limit` may be: whether it resets.
+const OVER_LIMIT: [(&str, bool); 2] = [("drop", false), ("reset", true)];
+
+/// What `syn_cookies` may be: the threshold, where that is fixed.
+const SYN_COOKIES: [(&str, Option<u64>); 3] =
+    [("off", Some(flood::NEVER)), ("on", Some(flood::ALWAYS)), ("auto", None)];
 
 /// What of the limits is enforced.
 #[derive(Clone, Copy)]
@@ -35,6 +47,7 @@ struct Enforce {
     rate: bool,
     connections: bool,
     deny: bool,
+    cookies: bool,
 }
 
 /// Reads the table. Without it there is no program and are no limits.
@@ -58,6 +71,7 @@ pub(super) fn read(root: &mut Section<'_>) -> (Option<xdp::Settings>, Settings) 
                 }
             }),
             keep: keep(table),
+            log_rate: table.value("log_rate", 5, integer(LOG_RATE)),
             object: table.optional("object", path),
         };
         (Some(settings), sources(table))
@@ -71,7 +85,7 @@ fn keep(table: &mut Section<'_>) -> Option<PathBuf> {
 }
 
 fn sources(table: &mut Section<'_>) -> Settings {
-    let none = Enforce { rate: false, connections: false, deny: false };
+    let none = Enforce { rate: false, connections: false, deny: false, cookies: false };
     let enforced = table.value("enforce", none, enforce);
     let everybody = class(table, String::new(), &Class::default(), enforced);
     let mut list = networks(table, "allow", Treatment::Allow);
@@ -94,7 +108,11 @@ fn sources(table: &mut Section<'_>) -> Settings {
         let count = list.len();
         table.reject(format!("{count} networks in all lists together: at most {WRITTEN_MAX}"));
     }
+    let threshold = table.value("flood", 5000, integer(FLOOD));
+    let flood = table.value("syn_cookies", None, word(&SYN_COOKIES)).unwrap_or(threshold);
     Settings {
+        flood,
+        enforce_cookies: enforced.cookies,
         ipv4_prefix: table.value("ipv4_prefix", 32, integer(1..=32)),
         ipv6_prefix: table.value("ipv6_prefix", 64, integer(1..=128)),
         classes,
@@ -125,13 +143,16 @@ fn class(table: &mut Section<'_>, name: String, default: &Class, enforce: Enforc
         ),
         enforce_rate: enforce.rate,
         enforce_connections: enforce.connections,
+        resets: table.value("over_limit", default.resets, word(&OVER_LIMIT)),
     }
 }
 
 /// `true`, `false`, or which.
 fn enforce(kind: &Kind) -> Result<Enforce, String> {
-    let wrong = || "must be true, false or some of \"rate\", \"connections\", \"deny\"".to_owned();
-    let all = |on| Enforce { rate: on, connections: on, deny: on };
+    let wrong = || {
+        "must be true, false or some of \"rate\", \"connections\", \"deny\", \"cookies\"".to_owned()
+    };
+    let all = |on| Enforce { rate: on, connections: on, deny: on, cookies: on };
     let listed = match kind {
         Kind::Boolean(on) => return Ok(all(*on)),
         Kind::List(listed) => listed,
@@ -141,8 +162,8 @@ fn enforce(kind: &Kind) -> Result<Enforce, String> {
     if words.iter().any(|word| !ENFORCEABLE.contains(word)) {
         return Err(wrong());
     }
-    let [rate, connections, deny] = ENFORCEABLE.map(|word| words.contains(&word));
-    Ok(Enforce { rate, connections, deny })
+    let [rate, connections, deny, cookies] = ENFORCEABLE.map(|word| words.contains(&word));
+    Ok(Enforce { rate, connections, deny, cookies })
 }
 
 /// Networks, one by one or in files, all treated alike.

@@ -199,6 +199,7 @@ impl Status {
             reloads: (self.reloads.0.value(), self.reloads.1.value()),
             file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
             kernel: &kernel,
+            flood: keeper.and_then(Keeper::flood),
             sources_uncounted: keeper.map_or(0, |keeper| keeper.counts().uncounted()),
             bans: keeper.map_or((0, 0, 0), Keeper::ban_counts),
             access_log_lines_lost: sources
@@ -336,7 +337,12 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_sum_workers_and_hold_the_kernels_counters() {
-        let dropped = prometheus::KernelCounter { verdict: "drop", reason: "rate", packets: 7 };
+        let dropped = prometheus::KernelCounter {
+            interface: "eth0".to_owned(),
+            verdict: "drop",
+            reason: "rate",
+            packets: 7,
+        };
         let status = status(Some(Box::new(move || vec![dropped.clone()])));
         status.workers()[0].connections_accepted.add(2);
         status.workers()[1].connections_accepted.add(3);
@@ -346,7 +352,7 @@ mod tests {
         assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
         for line in [
             "\ngateway_connections_accepted_total 5\n",
-            "\ngateway_xdp_packets_total{verdict=\"drop\",reason=\"rate\"} 7\n",
+            "\ngateway_xdp_packets_total{interface=\"eth0\",verdict=\"drop\",reason=\"rate\"} 7\n",
             "\nprocess_max_fds 1024\n",
         ] {
             assert!(answer.contains(line), "{line} is not in {answer}");

@@ -170,8 +170,7 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
     let Some(kernel) = keeper.kernel() else {
         return as_json(&json!({ "interfaces": [] })).into_response();
     };
-    let program = kernel.program();
-    let (counters, hits) = match (program.counters(), program.list_hits()) {
+    let (counters, hits) = match (kernel.counters(), kernel.program().list_hits()) {
         (Ok(counters), Ok(hits)) => (counters, hits),
         (Err(error), _) | (_, Err(error)) => {
             let wrong = json!({ "error": error.to_string() });
@@ -179,12 +178,18 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
         }
     };
     let interfaces = kernel.attachments().iter().map(|attachment| {
-        let Attachment { interface, hook, frags } = attachment;
+        let Attachment { interface, hook, frags, .. } = attachment;
         json!({ "name": interface, "mode": hook.to_string(), "frags": frags })
     });
-    let packets = counters.into_iter().map(|count| {
-        let (verdict, reason) = (count.verdict.action.label(), count.verdict.reason.label());
-        json!({ "verdict": verdict, "reason": reason, "packets": count.packets })
+    let packets = counters.into_iter().flat_map(|(interface, counts)| {
+        counts.into_iter().map(move |count| {
+            json!({
+                "interface": interface,
+                "verdict": count.verdict.action.label(),
+                "reason": count.verdict.reason.label(),
+                "packets": count.packets,
+            })
+        })
     });
     let networks = hits.len();
     let mut hits: Vec<_> = hits.into_iter().filter(|(_, hits)| *hits > 0).collect();
@@ -196,6 +201,7 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
     as_json(&json!({
         "interfaces": interfaces.collect::<Value>(),
         "packets": packets.collect::<Value>(),
+        "flood": keeper.flood().is_some_and(|(flooded, _)| flooded),
         "networks": networks,
         "hits": hits.collect::<Value>(),
         "bans": keeper.ban_counts().2,

@@ -94,6 +94,12 @@ impl Keeper {
         Some(Box::new(move || counters(&kernel)))
     }
 
+    /// Whether the kernel program sees a flood, and how many samples of what it refuses were lost.
+    pub fn flood(&self) -> Option<(bool, u64)> {
+        let program = self.kernel()?.program();
+        program.is_flooded().ok().zip(program.lost_events().ok())
+    }
+
     /// The kernel program, if there is one.
     pub fn kernel(&self) -> Option<&Xdp> {
         self.kernel.as_deref()
@@ -168,7 +174,7 @@ fn attach(
             Ok(None)
         }
     }
-    .map(|xdp| xdp.map(forward_logs))
+    .map(|xdp| xdp.map(forward))
 }
 
 fn announce(xdp: &Xdp, config: &Config) {
@@ -179,16 +185,27 @@ fn announce(xdp: &Xdp, config: &Config) {
     }
 }
 
-/// Forwards the program's log records for as long as there are any.
-fn forward_logs(mut xdp: Xdp) -> Arc<Xdp> {
-    if let Some(logs) = xdp.take_logs() {
+/// Forwards what the program tells for as long as there is anything.
+fn forward(mut xdp: Xdp) -> Arc<Xdp> {
+    let (logs, events) = (xdp.take_logs(), xdp.take_events());
+    let xdp = Arc::new(xdp);
+    if let Some(events) = events {
+        let kernel = Arc::clone(&xdp);
+        tokio::spawn(async move {
+            let is_flooded = || kernel.program().is_flooded().unwrap_or(false);
+            if let Err(error) = events.forward(is_flooded).await {
+                tracing::warn!("xdp: no more is told of what is refused: {error}");
+            }
+        });
+    }
+    if let Some(logs) = logs {
         tokio::spawn(async move {
             if let Err(error) = logs.forward().await {
                 tracing::warn!("xdp: no more log records: {error}");
             }
         });
     }
-    Arc::new(xdp)
+    xdp
 }
 
 fn counters(kernel: &Xdp) -> Vec<KernelCounter> {
@@ -196,10 +213,13 @@ fn counters(kernel: &Xdp) -> Vec<KernelCounter> {
         tracing::warn!("xdp: {error}");
         Vec::new()
     });
-    let counter = |count: xdp::Count| KernelCounter {
-        verdict: count.verdict.action.label(),
-        reason: count.verdict.reason.label(),
-        packets: count.packets,
-    };
-    counts.into_iter().map(counter).collect()
+    let counters = counts.into_iter().flat_map(|(interface, counts)| {
+        counts.into_iter().map(|count| KernelCounter {
+            interface: interface.to_owned(),
+            verdict: count.verdict.action.label(),
+            reason: count.verdict.reason.label(),
+            packets: count.packets,
+        })
+    });
+    counters.collect()
 }

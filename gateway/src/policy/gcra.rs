@@ -80,7 +80,7 @@ impl Table {
         let (line, now) = (self.line(hash), self.ticks(now));
         for _ in 0..ROUNDS {
             match bucket::admit(line, hash, now, self.limits) {
-                Admission::Within => return true,
+                Admission::Within | Admission::New => return true,
                 Admission::Over => return false,
                 Admission::Contended => {}
             }

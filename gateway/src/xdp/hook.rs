@@ -57,6 +57,11 @@ pub(super) fn index_of(interface: &str) -> Result<u32, ProgramError> {
         .map_err(|_| ProgramError::UnknownInterface { name: interface.to_owned() })
 }
 
+/// The indices of interfaces, of those that there are.
+pub(super) fn indices_of(interfaces: &[String]) -> Vec<u32> {
+    interfaces.iter().filter_map(|interface| index_of(interface).ok()).collect()
+}
+
 /// One interface's description; the kernel's own buffer for it is a page or two.
 const REPLY_BYTES_MAX: usize = 1 << 16;
 

@@ -5,17 +5,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{self, Array, Map, MapData, MapError, PerCpuArray};
 use gateway_ebpf::abi;
 use gateway_ebpf::bucket::Limits;
-use gateway_ebpf::verdict::{Treatment, Verdict};
+use gateway_ebpf::flood::Flood;
+use gateway_ebpf::verdict::{SLOTS, Treatment, Verdict};
 use ipnet::IpNet;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::list::List;
-use super::{Ban, Count};
+use super::{Ban, Count, Offender};
 use crate::admission::{Class, Entry, Settings, Source, unix_now};
 
 /// The maps, taken out of the loaded object. Each is locked for as long as it is written.
@@ -26,6 +28,9 @@ pub(super) struct Maps {
     list: Mutex<List>,
     bans: Mutex<maps::HashMap<MapData, Source, abi::Ban>>,
     counters: PerCpuArray<MapData, u64>,
+    offenders: maps::HashMap<MapData, Source, abi::Offender>,
+    samples: PerCpuArray<MapData, abi::Sample>,
+    floods: PerCpuArray<MapData, Flood>,
     open: MapData,
 }
 
@@ -68,6 +73,9 @@ impl Maps {
             }),
             bans: Mutex::new(take(ebpf, abi::BANS)?.try_into()?),
             counters: take(ebpf, abi::COUNTERS)?.try_into()?,
+            offenders: take(ebpf, abi::OFFENDERS)?.try_into()?,
+            samples: take(ebpf, abi::SAMPLES)?.try_into()?,
+            floods: take(ebpf, abi::FLOODS)?.try_into()?,
             open,
         })
     }
@@ -110,6 +118,8 @@ impl Maps {
         locked(&self.switches).set(|value| {
             set_flag(value, abi::ENFORCE_DENY, settings.enforce_deny);
             set_flag(value, abi::ENFORCE_FRAGMENTS, hides);
+            set_flag(value, abi::ENFORCE_COOKIES, settings.enforce_cookies);
+            value.flood = settings.flood;
         })
     }
 
@@ -184,14 +194,41 @@ impl Maps {
         all.collect()
     }
 
-    /// Packets by verdict.
-    pub fn counters(&self) -> Result<Vec<Count>, MapError> {
+    /// Packets by verdict, of the interface at this place.
+    pub fn counters(&self, place: u32) -> Result<Vec<Count>, MapError> {
         Verdict::all()
             .map(|verdict| {
-                let packets = self.counters.get(&verdict.slot(), 0)?.iter().sum();
+                let counter = place * SLOTS + verdict.slot();
+                let packets = self.counters.get(&counter, 0)?.iter().sum();
                 Ok(Count { verdict, packets })
             })
             .collect()
+    }
+
+    /// Every source of which is known what it has been refused.
+    pub fn offenders(&self) -> Result<Vec<Offender>, MapError> {
+        let all = self.offenders.iter().map(|offender| {
+            let (source, abi::Offender { refused, observed, last }) = offender?;
+            let age = Duration::from_nanos(monotonic_now().saturating_sub(last));
+            Ok(Offender { source, refused, observed, age })
+        });
+        all.collect()
+    }
+
+    /// Lets the program write events, or not.
+    pub fn set_reader(&self, is_there: bool) -> Result<(), MapError> {
+        locked(&self.switches).set(|value| set_flag(value, abi::HAS_READER, is_there))
+    }
+
+    /// Events that nobody will hear of, as the ring buffer was full.
+    pub fn lost_events(&self) -> Result<u64, MapError> {
+        Ok(self.samples.get(&0, 0)?.iter().map(|sample| sample.lost).sum())
+    }
+
+    /// Whether there is a flood on any CPU.
+    pub fn is_flooded(&self) -> Result<bool, MapError> {
+        let (floods, now) = (self.floods.get(&0, 0)?, monotonic_now());
+        Ok(floods.iter().any(|flood| flood.until > now))
     }
 }
 
@@ -218,10 +255,11 @@ fn limits(class: &Class) -> abi::Class {
     let interval_ns = (1e9 / class.connection_rate) as u64;
     let rate = if class.enforce_rate { abi::ENFORCE_RATE } else { 0 };
     let connections = if class.enforce_connections { abi::ENFORCE_CONNECTIONS } else { 0 };
+    let reset = if class.resets { abi::RESET } else { 0 };
     abi::Class {
         limits: Limits::new(interval_ns, class.connection_burst),
         connections_max: class.connections_max,
-        flags: rate | connections,
+        flags: rate | connections | reset,
     }
 }
 

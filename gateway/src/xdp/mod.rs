@@ -6,6 +6,7 @@
 //! links and maps are pinned (`pins.rs`), and the next gateway takes them over without a gap.
 
 mod error;
+mod events;
 mod hook;
 mod list;
 mod log;
@@ -17,10 +18,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use events::Events;
 pub use hook::{Occupant, occupant};
 pub use log::Logs;
 pub use pins::detach;
-pub use program::{Ban, Count, Program};
+pub use program::{Ban, Count, Offender, Program};
 
 use ipnet::IpNet;
 
@@ -51,6 +53,8 @@ pub struct Settings {
     /// A folder in a bpffs where the program and what it knows of sources outlive the process; `None`
     /// for nothing to do so.
     pub keep: Option<PathBuf>,
+    /// Lines a second that tell what is refused, or would be; 0 for none.
+    pub log_rate: u32,
     /// A BPF object to load in place of the embedded one.
     pub object: Option<PathBuf>,
 }
@@ -81,6 +85,8 @@ impl fmt::Display for Hook {
 pub struct Attachment {
     /// Its name.
     pub interface: String,
+    /// Its index.
+    pub index: u32,
     /// Where the program runs.
     pub hook: Hook,
     /// Whether it is the entry point for packets spread over several buffers.
@@ -145,8 +151,8 @@ impl Xdp {
         &self.program
     }
 
-    /// Packets by verdict, since the program was loaded. The metric is
-    /// `gateway_xdp_packets_total{verdict, reason}`:
+    /// Packets by verdict, since the program was loaded, for each of [`Self::attachments`]. The metric is
+    /// `gateway_xdp_packets_total{interface, verdict, reason}`:
     ///
     /// | verdict | reason | packets |
     /// |---|---|---|
@@ -155,25 +161,36 @@ impl Xdp {
     /// | `pass` | `within_limit` | that open a connection within the limit |
     /// | `pass` | `contended` | as before, but uncounted: other CPUs changed the state meanwhile |
     /// | `pass` | `allowed` | that open a connection from an allowed network |
-    /// | `drop` or `observe` | `over_limit` | that open a connection above the limit |
-    /// | `drop` or `observe` | `connections_max` | of a source that has as many open as it may |
+    /// | `drop`, `reset` or `observe` | `over_limit` | that open a connection above the limit |
+    /// | `drop`, `reset` or `observe` | `connections_max` | of a source that has as many open as it may |
     /// | `drop` or `observe` | `denied` | that open a connection from a network on a deny list |
     /// | `drop` | `banned` | that open a connection from a banned source |
     /// | `drop` or `observe` | `tiny_fragment` | first fragments too short for a TCP header |
     /// | `drop` or `observe` | `overlapping_fragment` | fragments that begin inside a TCP header |
+    /// | `cookie` or `observe` | `flood` | that open a connection while there are too many new sources |
     ///
     /// `observe` counts what passes only because the limit is not enforced.
     ///
     /// # Errors
     /// When the kernel does not let the counters be read.
-    pub fn counters(&self) -> Result<Vec<Count>, Error> {
-        self.program.counters()
+    pub fn counters(&self) -> Result<Vec<(&str, Vec<Count>)>, Error> {
+        let all = self.attachments.iter().map(|attachment| {
+            let counts = self.program.counters_of(attachment.index)?;
+            Ok((attachment.interface.as_str(), counts))
+        });
+        all.collect()
     }
 
     /// The program's log records, for control to forward; there are none unless records of level
     /// debug were wanted when the program was loaded. Yields them once.
     pub fn take_logs(&mut self) -> Option<Logs> {
         self.program.take_logs()
+    }
+
+    /// What the program tells of packets it refuses, for control to read; `None` where nobody wants to
+    /// hear of it. Yields it once.
+    pub fn take_events(&mut self) -> Option<Events> {
+        self.program.take_events()
     }
 
     /// Detaches the program from every interface.
@@ -211,5 +228,6 @@ mod tests {
         fn sendable<T: Send>() {}
         shareable::<Xdp>();
         sendable::<Logs>();
+        sendable::<Events>();
     }
 }

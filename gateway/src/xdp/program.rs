@@ -1,7 +1,8 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::Duration;
 use std::{fmt, fs, io};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use super::error::{self, Error};
 use super::maps::Maps;
 use super::pins::{MAPS, Pins};
-use super::{Attachment, Hook, Logs, Settings, hook, log};
+use super::{Attachment, Events, Hook, Logs, Settings, hook, log};
 use crate::admission::{self, Counts, Source};
 
 /// Built by `cargo xtask build-ebpf` and committed, so that building the gateway takes no BPF
@@ -30,6 +31,19 @@ pub struct Count {
     pub verdict: Verdict,
     /// Packets, on all CPUs.
     pub packets: u64,
+}
+
+/// What a source has been refused of late. Where there is much of it, the numbers are a sample's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offender {
+    /// Who.
+    pub source: Source,
+    /// Packets that went no further.
+    pub refused: u64,
+    /// Packets that would not have, if all that is observed were enforced.
+    pub observed: u64,
+    /// How long ago the last of them came.
+    pub age: Duration,
 }
 
 /// A ban as the kernel keeps it.
@@ -53,6 +67,7 @@ pub struct Program {
     constants: Constants,
     pins: Option<Pins>,
     logs: Option<Logs>,
+    events: Option<Events>,
 }
 
 impl fmt::Debug for Program {
@@ -81,7 +96,13 @@ impl Program {
         let pins = settings.keep.as_deref().map(|folder| Pins::new(folder, &layout)).transpose()?;
         let kept_key = pins.as_ref().and_then(Pins::hash_key);
         let hash_key = kept_key.unwrap_or(constants.hash_key);
-        let constants = Constants { hash_key, line_mask: u64::from(lines - 1), ..constants };
+        let interfaces = hook::indices_of(&settings.interfaces);
+        let constants = Constants {
+            hash_key,
+            line_mask: u64::from(lines - 1),
+            interfaces: u64::from(modulus(&interfaces)),
+            ..constants
+        };
         let log_level = if log::wanted() { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
@@ -103,7 +124,12 @@ impl Program {
 
         let maps = Maps::take(&mut ebpf).map_err(|error| Error::io("open the maps", error))?;
         maps.set_hash_key(hash_key).map_err(|error| Error::io("write the key", error))?;
-        let mut program = Self { ebpf, maps, constants, pins, logs: None };
+        let events = match settings.log_rate {
+            0 => None,
+            rate => Some(Events::take(&mut ebpf, rate, settings.interfaces.clone(), interfaces)?),
+        };
+        maps.set_reader(events.is_some()).map_err(|error| Error::io("write the flags", error))?;
+        let mut program = Self { ebpf, maps, constants, pins, logs: None, events };
         program.configure(sources, ports)?;
         program.load_entry_points()?;
         if log_level > 0 {
@@ -221,7 +247,11 @@ impl Program {
                 continue;
             }
             match attach_link(program, interface, hook, pins.as_ref()) {
-                Ok(hook) => return Ok(Attachment { interface: interface.to_owned(), hook, frags }),
+                Ok(hook) => {
+                    let index = hook::index_of(interface).unwrap_or_default();
+                    let interface = interface.to_owned();
+                    return Ok(Attachment { interface, index, hook, frags });
+                }
                 Err(ProgramError::UnknownInterface { name }) => {
                     return Err(Error::UnknownInterface { interface: name });
                 }
@@ -242,12 +272,60 @@ impl Program {
         }
     }
 
-    /// Packets by verdict.
+    /// Packets by verdict, on all interfaces.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn counters(&self) -> Result<Vec<Count>, Error> {
-        self.maps.counters().map_err(|error| Error::io("read the counters", error))
+        let mut sums: Vec<Count> = Vec::new();
+        for place in 0..self.constants.interfaces as u32 {
+            let counts = self.counters_at(place)?;
+            if sums.is_empty() {
+                sums = counts;
+                continue;
+            }
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                sum.packets += count.packets;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Packets by verdict on the interface with this index.
+    pub(super) fn counters_of(&self, interface: u32) -> Result<Vec<Count>, Error> {
+        self.counters_at(interface % self.constants.interfaces as u32)
+    }
+
+    fn counters_at(&self, place: u32) -> Result<Vec<Count>, Error> {
+        self.maps.counters(place).map_err(|error| Error::io("read the counters", error))
+    }
+
+    /// Every source of which is known what it has been refused, at most [`abi::OFFENDERS_MAX`].
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn offenders(&self) -> Result<Vec<Offender>, Error> {
+        self.maps.offenders().map_err(|error| Error::io("read the offenders", error))
+    }
+
+    /// Whether there is a flood on any CPU, so that connections are, or would be, answered by cookies.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn is_flooded(&self) -> Result<bool, Error> {
+        self.maps.is_flooded().map_err(|error| Error::io("read the floods", error))
+    }
+
+    /// Samples of refused packets that nobody will hear of, as the ring buffer was full.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn lost_events(&self) -> Result<u64, Error> {
+        self.maps.lost_events().map_err(|error| Error::io("read the samples", error))
+    }
+
+    pub(super) fn take_events(&mut self) -> Option<Events> {
+        self.events.take()
     }
 
     pub(super) fn take_logs(&mut self) -> Option<Logs> {
@@ -322,6 +400,16 @@ fn not_ours(name: &str) -> Error {
     Error::Object { path: None, cause: format!("it has no XDP program named \"{name}\"") }
 }
 
+/// The least number that leaves each interface's index another rest, so that each has counters of its own;
+/// where there is none, they share them.
+fn modulus(interfaces: &[u32]) -> u32 {
+    let tells_apart = |modulus: &u32| {
+        let rests: HashSet<u32> = interfaces.iter().map(|index| index % modulus).collect();
+        rests.len() == interfaces.len()
+    };
+    (1..=abi::INTERFACES_MAX).find(tells_apart).unwrap_or(1)
+}
+
 /// Lines of the table: a power of two, at least one.
 fn table_lines(bytes: u64) -> u32 {
     let lines = bytes / size_of::<abi::Line>() as u64;
@@ -331,6 +419,16 @@ fn table_lines(bytes: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_interface_has_its_own_counters() {
+        assert_eq!(modulus(&[]), 1);
+        assert_eq!(modulus(&[7]), 1);
+        assert_eq!(modulus(&[2, 4]), 3);
+        assert_eq!(modulus(&[1, 65, 129]), 3);
+        let crowd: Vec<u32> = (100..200).collect();
+        assert_eq!(modulus(&crowd), 1, "more than there are places for");
+    }
 
     #[test]
     fn the_table_is_a_power_of_two_of_lines() {

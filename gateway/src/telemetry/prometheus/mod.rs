@@ -15,7 +15,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 51] = [
+pub const NAMES: [&str; 53] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -65,6 +65,8 @@ pub const NAMES: [&str; 51] = [
     "gateway_upstream_endpoint_requests_in_flight",
     "gateway_upstream_endpoint_failures_total",
     "gateway_xdp_packets_total",
+    "gateway_xdp_flood",
+    "gateway_xdp_events_lost_total",
     "process_open_fds",
     "process_max_fds",
 ];
@@ -84,6 +86,8 @@ pub struct Scrape<'a> {
     pub endpoints: &'a [Endpoint],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
+    /// Whether there is a flood, and samples that were lost, if there is such a program.
+    pub flood: Option<(bool, u64)>,
     /// Connections that the table of sources had no room to count.
     pub sources_uncounted: u64,
     /// Bans made, bans only told of, and bans that hold now.
@@ -101,6 +105,8 @@ pub struct Scrape<'a> {
 /// Packets the kernel program treated alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelCounter {
+    /// Where they came in.
+    pub interface: String,
     /// What became of them.
     pub verdict: &'static str,
     /// Why.
@@ -347,8 +353,20 @@ fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
     let name = "gateway_xdp_packets_total";
     page.family(name, Kind::Counter, "Packets the kernel program looked at.");
     for counter in scrape.kernel {
-        let labels = [("verdict", counter.verdict), ("reason", counter.reason)];
+        let labels = [
+            ("interface", counter.interface.as_str()),
+            ("verdict", counter.verdict),
+            ("reason", counter.reason),
+        ];
         page.sample(name, &labels, counter.packets);
+    }
+    if let Some((flooded, lost)) = scrape.flood {
+        let name = "gateway_xdp_flood";
+        page.family(name, Kind::Gauge, "1 while there are too many new sources for the kernel.");
+        page.sample(name, &[], u64::from(flooded));
+        let name = "gateway_xdp_events_lost_total";
+        page.family(name, Kind::Counter, "Samples of refused packets that were not logged.");
+        page.sample(name, &[], lost);
     }
 }
 
@@ -391,7 +409,13 @@ mod tests {
             workers,
             reloads: (0, 0),
             file_reloads: (0, 0),
-            kernel: &[KernelCounter { verdict: "drop", reason: "rate", packets: 7 }],
+            kernel: &[KernelCounter {
+                interface: "eth0".to_owned(),
+                verdict: "drop",
+                reason: "rate",
+                packets: 7,
+            }],
+            flood: Some((true, 3)),
             sources_uncounted: 3,
             bans: (4, 5, 6),
             access_log_lines_lost: 2,
@@ -443,7 +467,12 @@ mod tests {
         assert_has(&page, "gateway_deadlines_total{deadline=\"connect\"} 1");
         assert_has(&page, "gateway_access_log_lines_dropped_total{reason=\"queue_full\"} 1");
         assert_has(&page, "gateway_access_log_lines_dropped_total{reason=\"write_failed\"} 2");
-        assert_has(&page, "gateway_xdp_packets_total{verdict=\"drop\",reason=\"rate\"} 7");
+        assert_has(
+            &page,
+            "gateway_xdp_packets_total{interface=\"eth0\",verdict=\"drop\",reason=\"rate\"} 7",
+        );
+        assert_has(&page, "gateway_xdp_flood 1");
+        assert_has(&page, "gateway_xdp_events_lost_total 3");
         assert_has(&page, "gateway_start_time_seconds 1795417510.25");
         assert_has(&page, "process_open_fds 12");
     }

@@ -1,0 +1,266 @@
+//! Turns a SYN into its answer, in its own frame: a reset, or a SYN-ACK with a cookie.
+//!
+//! Whatever TCP options the SYN had are left out of the answer; a tag of a VLAN stays.
+
+use crate::packet::{Bytes, Fields, NEXT_TCP, TCP_BYTES};
+
+/// A frame that may be changed.
+pub trait Frame: Bytes {
+    /// Writes `bytes` at offset `at`; `false` where the frame has no such bytes.
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool;
+    /// Makes the frame `length` bytes long; `false` where that cannot be, and then nothing has changed.
+    fn resize(&mut self, length: usize) -> bool;
+}
+
+/// What to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody listens (RFC 9293 §3.10.7.1).
+    Reset,
+    /// A SYN-ACK whose sequence number says all that is to be known of the connection.
+    Cookie {
+        /// The cookie.
+        sequence: u32,
+        /// The largest segment that may be sent; it is all that a cookie can keep of a SYN's options.
+        mss: u16,
+    },
+}
+
+const IPV4_BYTES: usize = 20;
+const IPV6_BYTES: usize = 40;
+const MSS_BYTES: usize = 4;
+/// With all the options that fit.
+const TCP_BYTES_MAX: usize = 60;
+
+const SYN: u16 = 0x02;
+const RST: u16 = 0x04;
+const ACK: u16 = 0x10;
+
+/// What the client may send before it hears of the kernel's own window: some twenty segments, which is
+/// below what that will be.
+const WINDOW: u16 = 29_200;
+const HOPS: u8 = 64;
+
+/// What the kernel makes a cookie of lies in so many words: both addresses and both ports, as
+/// `struct bpf_sock_tuple` has them, then the IP header without options, then all of the TCP header.
+pub const SYN_WORDS: usize = TUPLE_WORDS + IPV6_BYTES / 4 + TCP_BYTES_MAX / 4;
+/// Where the IP header begins in [`SYN_WORDS`].
+pub const SYN_IP: usize = TUPLE_WORDS;
+/// Where the TCP header begins in [`SYN_WORDS`].
+pub const SYN_TCP: usize = TUPLE_WORDS + IPV6_BYTES / 4;
+
+const TUPLE_WORDS: usize = 9;
+
+/// How many bytes of each of its parts count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Syn {
+    /// Of the addresses and ports: 12 for IPv4, else 36.
+    pub tuple_bytes: u64,
+    /// Of the IP header.
+    pub ip_bytes: u64,
+    /// Of the TCP header.
+    pub tcp_bytes: u64,
+}
+
+impl Syn {
+    /// Reads it out of the frame in which `packet` has found it, giving each word and its place to `put`;
+    /// `None` if not all of it is there.
+    #[inline(always)]
+    pub fn read(frame: &impl Bytes, packet: &Fields, put: impl FnMut(usize, u32)) -> Option<Self> {
+        match (packet.network(), packet.is_ipv4()) {
+            _ if !is_plain(packet) => None,
+            (14, true) => Self::read_at::<14, IPV4_BYTES, 12>(frame, put),
+            (18, true) => Self::read_at::<18, IPV4_BYTES, 12>(frame, put),
+            (14, false) => Self::read_at::<14, IPV6_BYTES, 8>(frame, put),
+            (18, false) => Self::read_at::<18, IPV6_BYTES, 8>(frame, put),
+            _ => None,
+        }
+    }
+
+    /// `NETWORK` is where the IP header of so many `IP` bytes begins, and `ADDRESSES` where the addresses are
+    /// in it, at its end.
+    #[inline(always)]
+    fn read_at<const NETWORK: usize, const IP: usize, const ADDRESSES: usize>(
+        frame: &impl Bytes,
+        mut put: impl FnMut(usize, u32),
+    ) -> Option<Self> {
+        let transport = NETWORK + IP;
+        let [first, ..] = frame.read::<4>(transport + 12)?;
+        let count = (first >> 4) as usize;
+        let mut word = 0;
+        while word < TCP_BYTES_MAX / 4 {
+            if word < count {
+                put(SYN_TCP + word, frame.word(transport + 4 * word)?);
+            }
+            word += 1;
+        }
+        let mut word = 0;
+        while word < IP / 4 {
+            let value = frame.word(NETWORK + 4 * word)?;
+            put(SYN_IP + word, value);
+            if word >= ADDRESSES / 4 {
+                put(word - ADDRESSES / 4, value);
+            }
+            word += 1;
+        }
+        let addresses = (IP - ADDRESSES) / 4;
+        put(addresses, frame.word(transport)?);
+        let (tuple_bytes, ip_bytes) = (4 * (addresses as u64 + 1), IP as u64);
+        let syn = Self { tuple_bytes, ip_bytes, tcp_bytes: 4 * count as u64 };
+        (count >= TCP_BYTES / 4).then_some(syn)
+    }
+}
+
+/// Whether a SYN has neither IP options nor extension headers, which is so of all but very few.
+#[inline(always)]
+fn is_plain(packet: &Fields) -> bool {
+    let ip = if packet.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES };
+    packet.transport() == packet.network() + ip
+}
+
+/// Answers the SYN that `packet` has found. `false` where that cannot be: of a frame with two tags, or a
+/// packet with IP options or extension headers, or that cannot be made as long; then it is as it was.
+///
+/// Four bytes at a time, in whatever order the machine has them: to a sum in ones' complement it is all the
+/// same (RFC 1071 §2), and the kernel's stack is small. All offsets are constants, as the verifier
+/// follows no others through this much.
+#[inline(always)]
+pub fn answer(frame: &mut impl Frame, packet: &Fields, answer: Answer) -> bool {
+    let is_written = match (packet.network(), packet.is_ipv4()) {
+        _ if !is_plain(packet) => None,
+        (14, true) => write_ipv4::<14>(frame, answer),
+        (18, true) => write_ipv4::<18>(frame, answer),
+        (14, false) => write_ipv6::<14>(frame, answer),
+        (18, false) => write_ipv6::<18>(frame, answer),
+        _ => None,
+    };
+    is_written.is_some()
+}
+
+impl Answer {
+    #[inline(always)]
+    const fn segment_bytes(self) -> usize {
+        match self {
+            Self::Reset => TCP_BYTES,
+            Self::Cookie { .. } => TCP_BYTES + MSS_BYTES,
+        }
+    }
+}
+
+#[inline(always)]
+fn write_ipv4<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
+    let (source, destination) = (frame.word(NETWORK + 12)?, frame.word(NETWORK + 16)?);
+    let (ports, sequence) =
+        (frame.word(NETWORK + IPV4_BYTES)?, frame.word(NETWORK + IPV4_BYTES + 4)?);
+    let bytes = IPV4_BYTES + answer.segment_bytes();
+    if !frame.resize(NETWORK + bytes) {
+        return None;
+    }
+    let [high, low] = (bytes as u16).to_be_bytes();
+    let first = u32::from_ne_bytes([0x45, 0, high, low]);
+    let second = u32::from_ne_bytes([0, 0, 0x40, 0]);
+    let third = u32::from_ne_bytes([HOPS, NEXT_TCP, 0, 0]);
+    let addresses = halves(source) + halves(destination);
+    let sum = halves(first) + halves(second) + halves(third) + addresses;
+    let [high, low] = (!fold(sum)).to_ne_bytes();
+    put(frame, NETWORK, first)?;
+    put(frame, NETWORK + 4, second)?;
+    put(frame, NETWORK + 8, u32::from_ne_bytes([HOPS, NEXT_TCP, high, low]))?;
+    put(frame, NETWORK + 12, destination)?;
+    put(frame, NETWORK + 16, source)?;
+    write_segment(frame, NETWORK + IPV4_BYTES, answer, ports, sequence, addresses)?;
+    turn_back(frame)
+}
+
+#[inline(always)]
+fn write_ipv6<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
+    let (ports, sequence) =
+        (frame.word(NETWORK + IPV6_BYTES)?, frame.word(NETWORK + IPV6_BYTES + 4)?);
+    if !frame.resize(NETWORK + IPV6_BYTES + answer.segment_bytes()) {
+        return None;
+    }
+    let [high, low] = (answer.segment_bytes() as u16).to_be_bytes();
+    put(frame, NETWORK, u32::from_ne_bytes([0x60, 0, 0, 0]))?;
+    put(frame, NETWORK + 4, u32::from_ne_bytes([high, low, NEXT_TCP, HOPS]))?;
+    let (mut addresses, mut at) = (0, NETWORK + 8);
+    while at < NETWORK + 24 {
+        let (source, destination) = (frame.word(at)?, frame.word(at + 16)?);
+        put(frame, at, destination)?;
+        put(frame, at + 16, source)?;
+        addresses += halves(source) + halves(destination);
+        at += 4;
+    }
+    write_segment(frame, NETWORK + IPV6_BYTES, answer, ports, sequence, addresses)?;
+    turn_back(frame)
+}
+
+/// The answer's header at `at`; `addresses` is the sum of both. `ports` and `sequence` are the SYN's.
+#[inline(always)]
+fn write_segment(
+    frame: &mut impl Frame,
+    at: usize,
+    answer: Answer,
+    ports: u32,
+    sequence: u32,
+    addresses: u32,
+) -> Option<()> {
+    let (own, flags, window) = match answer {
+        Answer::Reset => (0, RST | ACK, 0),
+        Answer::Cookie { sequence, .. } => (sequence, SYN | ACK, WINDOW),
+    };
+    let bytes = answer.segment_bytes() as u16;
+    let [a, b, c, d] = ports.to_ne_bytes();
+    let ports = u32::from_ne_bytes([c, d, a, b]);
+    let own = own.to_be();
+    let acknowledged = u32::from_be(sequence).wrapping_add(1).to_be();
+    let rest = (((bytes / 4) as u32) << 28 | (flags as u32) << 16 | window as u32).to_be();
+    put(frame, at, ports)?;
+    put(frame, at + 4, own)?;
+    put(frame, at + 8, acknowledged)?;
+    put(frame, at + 12, rest)?;
+    // RFC 9293 §3.1, RFC 8200 §8.1: the addresses, the protocol and the length are in it.
+    let [high, low] = bytes.to_be_bytes();
+    let pseudo = halves(u32::from_ne_bytes([0, NEXT_TCP, high, low])) + addresses;
+    let mut sum = pseudo + halves(ports) + halves(own) + halves(acknowledged) + halves(rest);
+    if let Answer::Cookie { mss, .. } = answer {
+        let [high, low] = mss.to_be_bytes();
+        let option = u32::from_ne_bytes([2, MSS_BYTES as u8, high, low]);
+        put(frame, at + TCP_BYTES, option)?;
+        sum += halves(option);
+    }
+    let [high, low] = (!fold(sum)).to_ne_bytes();
+    put(frame, at + 16, u32::from_ne_bytes([high, low, 0, 0]))
+}
+
+/// Back to where it came from.
+#[inline(always)]
+fn turn_back(frame: &mut impl Frame) -> Option<()> {
+    let (to, to_rest): ([u8; 4], [u8; 2]) = (frame.read(0)?, frame.read(4)?);
+    let (from, from_rest): ([u8; 4], [u8; 2]) = (frame.read(6)?, frame.read(10)?);
+    let is_written = frame.write(0, from)
+        && frame.write(4, from_rest)
+        && frame.write(6, to)
+        && frame.write(10, to_rest);
+    is_written.then_some(())
+}
+
+#[inline(always)]
+fn put(frame: &mut impl Frame, at: usize, word: u32) -> Option<()> {
+    frame.write(at, word.to_ne_bytes()).then_some(())
+}
+
+/// The sum of the two words in it.
+#[inline(always)]
+const fn halves(word: u32) -> u32 {
+    (word & 0xffff) + (word >> 16)
+}
+
+/// Two rounds are enough for as few words as there are.
+#[inline(always)]
+const fn fold(sum: u32) -> u16 {
+    halves(halves(sum)) as u16
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

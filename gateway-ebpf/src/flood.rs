@@ -1,0 +1,108 @@
+//! When to answer connections by SYN cookies: while more sources that nobody has seen before ask for one than
+//! the kernel should spend state on. Limits per source do nothing against invented sources; a cookie
+//! keeps no state at all.
+//!
+//! Every CPU counts and decides for itself: the load is one CPU's, and a shared count would be a line of
+//! memory that all of them fight for.
+//!
+//! Pure: the clock and the memory come in as arguments.
+
+/// A count lasts for 2^30 ns, a little more than a second.
+const WINDOW_SHIFT: u32 = 30;
+
+/// How long it goes on after the last window that was full enough, in ns.
+pub const HOLD_NS: u64 = 10_000_000_000;
+
+/// The threshold that nothing reaches.
+pub const NEVER: u64 = u64::MAX;
+/// The threshold below which nothing is.
+pub const ALWAYS: u64 = 0;
+
+/// What one CPU knows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flood {
+    /// Which window it counts in.
+    pub window: u64,
+    /// New sources in it.
+    pub new: u64,
+    /// Until when there is a flood, by the kernel's monotonic clock, in ns.
+    pub until: u64,
+}
+
+impl Flood {
+    /// Counts a connection, which is from a new source or not, at `now` in ns; whether there is a flood.
+    /// Once there is one, half of the threshold keeps it going.
+    #[inline(always)]
+    pub fn count(&mut self, is_new: bool, now: u64, threshold: u64) -> bool {
+        if threshold == NEVER || threshold == ALWAYS {
+            return threshold == ALWAYS;
+        }
+        let window = now >> WINDOW_SHIFT;
+        if self.window != window {
+            self.window = window;
+            self.new = 0;
+        }
+        self.new += is_new as u64;
+        let needed = if now < self.until { threshold / 2 } else { threshold };
+        if self.new > needed {
+            self.until = now + HOLD_NS;
+        }
+        now < self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1 << WINDOW_SHIFT;
+    const NOW: u64 = 1000 * SECOND;
+
+    /// How many of so many new sources, all in one window, met with a flood.
+    fn flooded(flood: &mut Flood, sources: usize, at: u64) -> usize {
+        (0..sources).filter(|_| flood.count(true, at, 100)).count()
+    }
+
+    #[test]
+    fn it_begins_above_the_threshold_and_not_at_it() {
+        let mut flood = Flood::default();
+        assert_eq!(flooded(&mut flood, 100, NOW), 0);
+        assert_eq!(flooded(&mut flood, 20, NOW), 20);
+    }
+
+    #[test]
+    fn sources_that_are_known_count_for_nothing() {
+        let mut flood = Flood::default();
+        assert!((0..1000).all(|_| !flood.count(false, NOW, 100)));
+        assert_eq!(flooded(&mut flood, 101, NOW), 1);
+        assert!(flood.count(false, NOW, 100), "a flood is everybody's");
+    }
+
+    #[test]
+    fn windows_begin_at_nothing() {
+        let mut flood = Flood::default();
+        for second in 0..100 {
+            assert_eq!(flooded(&mut flood, 100, NOW + second * SECOND), 0);
+        }
+    }
+
+    #[test]
+    fn half_of_the_threshold_keeps_it_going_and_less_ends_it() {
+        let mut flood = Flood::default();
+        assert_eq!(flooded(&mut flood, 101, NOW), 1);
+        for second in 1..60 {
+            assert_eq!(flooded(&mut flood, 51, NOW + second * SECOND), 51);
+        }
+        let last = NOW + 59 * SECOND;
+        assert_eq!(flooded(&mut flood, 50, last + HOLD_NS - 1), 50);
+        assert_eq!(flooded(&mut flood, 50, last + HOLD_NS + SECOND), 0);
+    }
+
+    #[test]
+    fn always_and_never() {
+        let mut flood = Flood::default();
+        assert!(flood.count(false, NOW, ALWAYS));
+        assert!((0..1000).all(|_| !flood.count(true, NOW, NEVER)));
+    }
+}
