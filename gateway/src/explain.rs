@@ -328,7 +328,8 @@ impl Lines {
         {
             match settings.ask(name, request, context) {
                 Verdict::Continue => self.say("policy", format!("{name}: lets it pass")),
-                Verdict::Wait => self.say("policy", format!("{name}: lets it pass, or waits")),
+                Verdict::Wait => self
+                    .say("policy", format!("{name}: takes its time, and then lets it pass or not")),
                 Verdict::Answer(status) => {
                     self.say("policy", format!("{name}: answers {status}"));
                     return false;

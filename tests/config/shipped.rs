@@ -145,6 +145,7 @@ fn the_reference_has_the_defaults() {
         policies.cookies.kind = "cookies"
         policies.let_in = { kind = "access", methods = ["GET", "POST"] }
         policies.programs = { kind = "api_key", keys = { alice = "00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984" } }
+        policies.staff = { kind = "basic", file = "config/examples/passwords.txt" }
         policies.patches = { kind = "rules", rules = [{ name = "log4shell", path = "^/", query = "jndi:", header = { user-agent = "jndi:" } }] }
         policies.in_flight = { kind = "concurrency", limit = 100 }
         [[tls.example.certificates]]

@@ -77,6 +77,24 @@ fn who_shows_which_key() {
 }
 
 #[test]
+fn who_shows_a_password() {
+    let listener = "listener 127.0.0.1:8080";
+    let url = "http://localhost:8080/hello";
+    says("passwords", &["GET", url], &[listener, "policy staff: 401, no credentials"]);
+    says(
+        "passwords",
+        &["GET", url, "-H", "Authorization: Basic YWxpY2U6b3Blbi1zZXNhbWU="],
+        &[
+            listener,
+            "policy staff: takes its time, and then lets it pass or not",
+            "route routes[1] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[1].respond",
+        ],
+    );
+}
+
+#[test]
 fn which_route_and_why_not_another() {
     let listener = "listener 127.0.0.1:8080";
     let limits = "limits a body of 10MiB at most";

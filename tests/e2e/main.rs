@@ -31,6 +31,7 @@ mod hygiene;
 mod limits;
 mod names;
 mod operating;
+mod passwords;
 mod policies;
 mod pressure;
 mod proxies;

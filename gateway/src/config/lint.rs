@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-use super::{Config, Route};
+use super::{Config, Listener, Policy, Route};
 use crate::action::Action;
 use crate::admission::{Entry, Treatment, lists};
 use crate::routing::{HostPattern, PathPattern};
@@ -46,6 +46,7 @@ impl Config {
         self.needless_parts(&mut warnings);
         self.pointless_networks(u64::try_from(now).unwrap_or(0), &mut warnings);
         self.missing_names(&mut warnings);
+        self.exposed_passwords(&mut warnings);
         self.deaf_to_preflights(&mut warnings);
         self.unreachable(&mut warnings);
         warnings
@@ -95,6 +96,21 @@ impl Config {
                 && !listener.trust.has_proxies()
             {
                 warnings.push(format!("listeners[{index}].redirect: all its clients speak HTTPS"));
+            }
+        }
+    }
+
+    /// Passwords that anybody on the way can read.
+    fn exposed_passwords(&self, warnings: &mut Vec<String>) {
+        let is_exposed = |listener: &&Listener| {
+            let is_plain = listener.tls.is_none() && listener.redirect.is_none();
+            is_plain && !listener.trust.has_proxies() && !listener.address.ip().is_loopback()
+        };
+        let Some(listener) = self.listeners.iter().find(is_exposed) else { return };
+        for Policy { name, settings } in &self.policies {
+            if settings.kind() == "basic" {
+                let address = listener.address;
+                warnings.push(format!("policies.{name}: {address} takes passwords in plain text"));
             }
         }
     }
@@ -312,6 +328,23 @@ mod tests {
         let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
         let message = "routes[0].methods: without OPTIONS no preflight comes to its cors policy";
         assert_eq!(config.warnings(UNIX_EPOCH), [message]);
+    }
+
+    #[test]
+    fn passwords_want_tls() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/examples/passwords.txt");
+        let text = format!(
+            "listeners = [{{ address = '127.0.0.1:1' }}, {{ address = '192.0.2.1:1' }}]
+            policies.staff = {{ kind = 'basic', file = {file:?} }}
+            routes = [{{ respond = {{}}, policies = ['staff'] }}]"
+        );
+        let load = |text: &str| {
+            super::super::check::check(text.as_bytes(), &Default::default(), &[0]).unwrap()
+        };
+        let message = "policies.staff: 192.0.2.1:1 takes passwords in plain text";
+        assert_eq!(load(&text).warnings(UNIX_EPOCH), [message]);
+        let redirected = text.replace("192.0.2.1:1'", "192.0.2.1:1', redirect = 'https'");
+        assert!(load(&redirected).warnings(UNIX_EPOCH).is_empty());
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub enum Denial {
     NoCredentials,
     /// The client has shown a key or a password that is nobody's.
     WrongCredentials,
+    /// Too many passwords wait for being verified.
+    TooManyPasswords,
 }
 
 impl Denial {
@@ -116,6 +118,7 @@ impl Denial {
             Self::TooOften | Self::TooManyInFlight => 429,
             Self::Address | Self::Rule | Self::Banned => 403,
             Self::NoCredentials | Self::WrongCredentials => 401,
+            Self::TooManyPasswords => 503,
             Self::Method => 405,
             Self::ContentType => 415,
             Self::BodyTooLarge => 413,
@@ -138,6 +141,7 @@ impl Denial {
             Self::Banned => "client is banned",
             Self::NoCredentials => "no credentials",
             Self::WrongCredentials => "wrong credentials",
+            Self::TooManyPasswords => "too many passwords to verify",
         }
     }
 }
@@ -188,7 +192,7 @@ impl Error {
     pub fn retry_after(self) -> Option<&'static str> {
         match self {
             Self::Unavailable | Self::Refused => Some("5"),
-            Self::Overloaded => Some("1"),
+            Self::Overloaded | Self::Denied(Denial::TooManyPasswords) => Some("1"),
             _ => None,
         }
     }

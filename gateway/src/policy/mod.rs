@@ -5,6 +5,7 @@
 
 mod access;
 pub mod api_key;
+mod basic;
 mod caller;
 mod client_certificate;
 mod concurrency;
@@ -15,12 +16,14 @@ mod gcra;
 mod headers;
 mod hsts;
 mod key;
+mod password_hash;
 mod rate_limit;
 mod rules;
 mod security_headers;
 mod slots;
 #[cfg(test)]
 mod testing;
+mod verifiers;
 
 use std::any::Any;
 use std::path::Path;
@@ -248,6 +251,7 @@ impl Settings {
 policies! {
     "access" => access,
     "api_key" => api_key,
+    "basic" => basic,
     "client_certificate" => client_certificate,
     "concurrency" => concurrency,
     "cookies" => cookies,
