@@ -17,6 +17,7 @@ mod headers;
 mod hsts;
 mod key;
 mod password_hash;
+mod place;
 mod rate_limit;
 mod rules;
 mod security_headers;
