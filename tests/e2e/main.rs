@@ -42,4 +42,5 @@ mod routes;
 mod splits;
 mod statuses;
 mod tls;
+mod tokens;
 mod websocket;

@@ -1,6 +1,7 @@
 //! What is right and still not what somebody may have meant.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
@@ -8,6 +9,7 @@ use ipnet::IpNet;
 use super::{Config, Listener, Policy, Route};
 use crate::action::Action;
 use crate::admission::{Entry, Treatment, lists};
+use crate::policy;
 use crate::routing::{HostPattern, PathPattern};
 use crate::tls::{Identity, server};
 
@@ -47,6 +49,7 @@ impl Config {
         self.pointless_networks(u64::try_from(now).unwrap_or(0), &mut warnings);
         self.missing_names(&mut warnings);
         self.exposed_passwords(&mut warnings);
+        self.credulous(&mut warnings);
         self.deaf_to_preflights(&mut warnings);
         self.unreachable(&mut warnings);
         warnings
@@ -111,6 +114,30 @@ impl Config {
             if settings.kind() == "basic" {
                 let address = listener.address;
                 warnings.push(format!("policies.{name}: {address} takes passwords in plain text"));
+            }
+        }
+    }
+
+    /// Policies that believe more tokens than a person may think.
+    fn credulous(&self, warnings: &mut Vec<String>) {
+        for Policy { name, settings } in &self.policies {
+            let policy::Settings::jwt(settings) = settings else { continue };
+            for key in settings.loose() {
+                warnings.push(format!(
+                    "policies.{name}: without {key} it takes tokens that were not made for this"
+                ));
+            }
+            let is_local = |host: &str| {
+                let address: Option<IpAddr> = host.parse().ok();
+                host == "localhost" || address.is_some_and(|address| address.is_loopback())
+            };
+            if let Some(url) = settings.remote().map(|remote| &remote.url)
+                && !url.is_secure
+                && !is_local(&url.host)
+            {
+                warnings.push(format!(
+                    "policies.{name}.jwks_url: over plain HTTP anybody on the way can bring keys"
+                ));
             }
         }
     }
@@ -345,6 +372,27 @@ mod tests {
         assert_eq!(load(&text).warnings(UNIX_EPOCH), [message]);
         let redirected = text.replace("192.0.2.1:1'", "192.0.2.1:1', redirect = 'https'");
         assert!(load(&redirected).warnings(UNIX_EPOCH).is_empty());
+    }
+
+    #[test]
+    fn tokens_want_to_be_for_somebody() {
+        let text = b"
+            listeners = [{ address = '127.0.0.1:1' }]
+            [policies.users]
+            kind = 'jwt'
+            algorithms = ['ES256']
+            jwks_url = 'http://id.example.com/keys.json'
+            audience = 'orders'
+            [[routes]]
+            policies = ['users']
+            respond = {}
+        ";
+        let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
+        let expected = [
+            "policies.users: without issuer it takes tokens that were not made for this",
+            "policies.users.jwks_url: over plain HTTP anybody on the way can bring keys",
+        ];
+        assert_eq!(config.warnings(UNIX_EPOCH), expected);
     }
 
     #[test]

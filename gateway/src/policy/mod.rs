@@ -15,6 +15,7 @@ mod file;
 mod gcra;
 mod headers;
 mod hsts;
+pub mod jwt;
 mod key;
 mod password_hash;
 mod place;
@@ -259,6 +260,7 @@ policies! {
     "cors" => cors,
     "headers" => headers,
     "hsts" => hsts,
+    "jwt" => jwt,
     "rate_limit" => rate_limit,
     "rules" => rules,
     "security_headers" => security_headers,
