@@ -129,6 +129,37 @@ fn who_shows_a_token() {
 }
 
 #[test]
+fn who_is_known_to_which() {
+    let listener = "listener 127.0.0.1:8080";
+    let url = "http://localhost:8080/hello";
+    let (keys, people) = ("one of programs: 401", "one of people: 401");
+    says(
+        "either",
+        &["GET", url, "-H", "X-Api-Key: typo"],
+        &[
+            listener,
+            &format!("{keys}, wrong credentials"),
+            &format!("{people}, no credentials"),
+            "policy known: 401, wrong credentials",
+        ],
+    );
+    says(
+        "either",
+        &["GET", url, "-H", "X-Api-Key: bobs-new-key"],
+        &[
+            listener,
+            "one of programs: lets it pass",
+            &format!("{people}, no credentials"),
+            "policy known: lets it pass",
+            "policy per_caller: lets it pass",
+            "route routes[0] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[0].respond",
+        ],
+    );
+}
+
+#[test]
 fn which_route_and_why_not_another() {
     let listener = "listener 127.0.0.1:8080";
     let limits = "limits a body of 10MiB at most";

@@ -15,6 +15,7 @@ mod harness;
 mod answers;
 mod bodies;
 mod clients;
+mod combined;
 mod command_line;
 mod compose;
 mod connections;

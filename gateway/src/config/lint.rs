@@ -69,8 +69,15 @@ impl Config {
     fn unused(&self, warnings: &mut Vec<String>) {
         let routed: BTreeSet<_> = self.routes.iter().flat_map(Route::upstreams).collect();
         let listed = self.listeners.iter().flat_map(|listener| &listener.policies);
-        let listed: BTreeSet<_> =
-            listed.chain(self.routes.iter().flat_map(|route| &route.policies)).collect();
+        let listed = listed.chain(self.routes.iter().flat_map(|route| &route.policies)).copied();
+        let mut listed: BTreeSet<usize> = listed.collect();
+        let combining: Vec<_> = listed.iter().filter_map(|at| self.policies.get(*at)).collect();
+        let members = combining.iter().flat_map(|policy| policy.settings.members());
+        listed.extend(
+            members.filter_map(|member| {
+                self.policies.iter().position(|policy| policy.name == *member)
+            }),
+        );
         for (index, upstream) in self.upstreams.iter().enumerate() {
             if !routed.contains(&index) {
                 warnings.push(format!("upstreams.{}: no route leads there", upstream.name));

@@ -87,10 +87,15 @@ impl Build for Settings {
 struct ApiKey(Settings);
 
 impl Policy for ApiKey {
-    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
-        let Settings { from, keys, caller, .. } = &self.0;
+    fn strip(&self, request: &Request<'_>, context: &Context) {
+        let Settings { from, caller, .. } = &self.0;
         caller.strip(context);
         place::hide(from, request, context, caller.pass);
+    }
+
+    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+        let Settings { from, keys, caller, .. } = &self.0;
+        self.strip(request, context);
         let known = match &place::shown(from, request)[..] {
             [] => return caller.unknown(Denial::NoCredentials, context),
             [key] => keys.get(&sha256(key)),

@@ -87,16 +87,21 @@ struct Basic {
 }
 
 impl Policy for Basic {
-    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+    fn strip(&self, request: &Request<'_>, context: &Context) {
         let caller = &self.settings.caller;
         caller.strip(context);
+        if !caller.pass && shown(request).next().is_some() {
+            context.request_edits.borrow_mut().remove(Bytes::from_static(b"authorization"));
+        }
+    }
+
+    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+        let caller = &self.settings.caller;
+        self.strip(request, context);
         let mut shown = shown(request);
         let Some(first) = shown.next() else {
             return caller.unknown(Denial::NoCredentials, context);
         };
-        if !caller.pass {
-            context.request_edits.borrow_mut().remove(Bytes::from_static(b"authorization"));
-        }
         // Of two nobody knows which one is meant.
         let credentials = first.filter(|_| shown.next().is_none());
         let Some((name, _)) = credentials.as_deref().and_then(split) else {

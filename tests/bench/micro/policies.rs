@@ -60,6 +60,7 @@ fn policy(bencher: Bencher<'_, '_>, name: &str) {
         shared: settings.shared(),
         counters: worker.policy("bench"),
         metrics: &worker,
+        members: &[],
     };
     let policy = settings.build(&parts);
 

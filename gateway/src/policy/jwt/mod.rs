@@ -248,6 +248,15 @@ struct Verified {
 }
 
 impl Policy for Jwt {
+    fn strip(&self, request: &Request<'_>, context: &Context) {
+        let Settings { from, claim_fields, caller, .. } = &self.settings;
+        caller.strip(context);
+        for (_, field) in claim_fields {
+            context.request_edits.borrow_mut().remove(field.clone());
+        }
+        place::hide(from, request, context, caller.pass);
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         self.strip(request, context);
         let may_ask = || self.source.as_ref().is_some_and(|source| source.may_ask());
@@ -272,16 +281,6 @@ impl Policy for Jwt {
 }
 
 impl Jwt {
-    /// Nobody else may say what tokens say, and they are nothing to the origin.
-    fn strip(&self, request: &Request<'_>, context: &Context) {
-        let Settings { from, claim_fields, caller, .. } = &self.settings;
-        caller.strip(context);
-        for (_, field) in claim_fields {
-            context.request_edits.borrow_mut().remove(field.clone());
-        }
-        place::hide(from, request, context, caller.pass);
-    }
-
     /// What the token of a request comes to; no flaw of one that there is not.
     fn examine(
         &self,
