@@ -10,7 +10,7 @@ use crate::action::mirror::Mirror;
 use crate::action::split::Split;
 use crate::action::{Action, Fallback};
 use crate::admission::{Networks, Treatment, lists, unix_now};
-use crate::config::{Config, Listener, Policy, Route};
+use crate::config::{Config, Listener, Route};
 use crate::document::units::shown_bytes;
 use crate::exchange::template::Escape;
 use crate::exchange::{Context, Identity, Request};
@@ -20,8 +20,9 @@ use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
 use crate::http::parse::{self, HeadLimits, Scan};
 use crate::http::target;
-use crate::policy::Verdict;
+use crate::policy::{self, Named, Verdict};
 use crate::routing::Facts;
+use crate::telemetry::metrics;
 use crate::upstream::{Pending, Probe, Spec};
 
 /// A request as a person describes it.
@@ -74,6 +75,19 @@ pub fn explain(config: &Config, question: &Question) -> Result<String, String> {
     let request = question.request(&url, &head, bytes, framing, &identity);
     lines.request(config, listener, &request);
     Ok(lines.0)
+}
+
+/// What a policy says, in words.
+fn told(verdict: Verdict, context: &Context) -> String {
+    match verdict {
+        Verdict::Continue => "lets it pass".to_owned(),
+        Verdict::Wait => "takes its time, and then lets it pass or not".to_owned(),
+        Verdict::Answer(status) => format!("answers {status}"),
+        Verdict::Refuse(error) => {
+            let reason = context.reason.get().map_or(error.message(), |reason| reason);
+            format!("{}, {reason}", error.status().unwrap_or_default())
+        }
+    }
 }
 
 /// What becomes of a connection from `source`, and whether that is the end of it.
@@ -324,21 +338,31 @@ impl Lines {
         request: &Request<'_>,
         context: &Context,
     ) -> bool {
-        for Policy { name, settings } in positions.iter().filter_map(|at| config.policies.get(*at))
-        {
-            match settings.ask(name, request, context) {
-                Verdict::Continue => self.say("policy", format!("{name}: lets it pass")),
-                Verdict::Wait => self.say("policy", format!("{name}: lets it pass, or waits")),
-                Verdict::Answer(status) => {
-                    self.say("policy", format!("{name}: answers {status}"));
-                    return false;
+        if positions.is_empty() {
+            return true;
+        }
+        let all = config.policies.iter();
+        let all = all.map(|policy| (&*policy.name, &policy.settings, policy.settings.shared()));
+        let named = Named::new(all, &metrics::Worker::new());
+        let said = |at: usize, request: &Request<'_>, context: &Context| {
+            let (policy, verdict) = (config.policies.get(at)?, named.ask(at, request, context)?);
+            Some((format!("{}: {}", policy.name, told(verdict, context)), verdict))
+        };
+        for at in positions {
+            let settings = config.policies.get(*at).map(|policy| &policy.settings);
+            for member in settings.into_iter().flat_map(policy::Settings::members) {
+                // By itself, as if nobody were asked after it.
+                let (identity, context) = (Identity::default(), Context::default());
+                let request = &Request { identity: &identity, ..*request };
+                let position = config.policies.iter().position(|policy| policy.name == *member);
+                if let Some((said, _)) = position.and_then(|at| said(at, request, &context)) {
+                    self.say("one of", said);
                 }
-                Verdict::Refuse(error) => {
-                    let status = error.status().unwrap_or_default();
-                    let reason = context.reason.get().map_or(error.message(), |reason| reason);
-                    self.say("policy", format!("{name}: {status}, {reason}"));
-                    return false;
-                }
+            }
+            let Some((said, verdict)) = said(*at, request, context) else { continue };
+            self.say("policy", said);
+            if matches!(verdict, Verdict::Answer(_) | Verdict::Refuse(_)) {
+                return false;
             }
         }
         true

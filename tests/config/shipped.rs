@@ -61,6 +61,12 @@ fn without_positions(key: &str) -> String {
         Some((_, rest)) => format!("upstreams.*.{rest}"),
         None => key.to_owned(),
     };
+    // Nor all policies that take tokens.
+    let tokens = ["policies.partners.", "policies.machines."];
+    let key = match tokens.iter().find_map(|policy| key.strip_prefix(policy)) {
+        Some(rest) => format!("policies.users.{rest}"),
+        None => key,
+    };
     let key = match key.split_once(".parts.") {
         Some((route, part)) => {
             let key = part.split_once('.').map_or("", |(_, key)| key);
@@ -91,8 +97,18 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
             }
             // Whose keys are names of clients' choosing.
             Value::Table(_)
-                if ["add", "header", "headers", "keys", "merge", "query", "set"]
-                    .contains(&key.as_str()) => {}
+                if [
+                    "add",
+                    "header",
+                    "claim_fields",
+                    "claims",
+                    "headers",
+                    "keys",
+                    "merge",
+                    "query",
+                    "set",
+                ]
+                .contains(&key.as_str()) => {}
             Value::Table(table) => add_stray_keys(&format!("{path}{key}."), table, written),
             Value::Array(elements) => {
                 for (position, element) in elements.iter_mut().enumerate() {
@@ -145,6 +161,11 @@ fn the_reference_has_the_defaults() {
         policies.cookies.kind = "cookies"
         policies.let_in = { kind = "access", methods = ["GET", "POST"] }
         policies.programs = { kind = "api_key", keys = { alice = "00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984" } }
+        policies.staff = { kind = "basic", file = "config/examples/passwords.txt" }
+        policies.users = { kind = "jwt", algorithms = ["RS256"], jwks_url = "https://id.example.com/.well-known/jwks.json" }
+        policies.partners = { kind = "jwt", algorithms = ["ES256"], jwks_file = "config/examples/keys.json" }
+        policies.machines = { kind = "jwt", algorithms = ["HS256"], secret_file = "config/examples/secret.txt" }
+        policies.known = { kind = "any", of = ["programs", "users"] }
         policies.patches = { kind = "rules", rules = [{ name = "log4shell", path = "^/", query = "jndi:", header = { user-agent = "jndi:" } }] }
         policies.in_flight = { kind = "concurrency", limit = 100 }
         [[tls.example.certificates]]

@@ -77,6 +77,89 @@ fn who_shows_which_key() {
 }
 
 #[test]
+fn who_shows_a_password() {
+    let listener = "listener 127.0.0.1:8080";
+    let url = "http://localhost:8080/hello";
+    says("passwords", &["GET", url], &[listener, "policy staff: 401, no credentials"]);
+    says(
+        "passwords",
+        &["GET", url, "-H", "Authorization: Basic YWxpY2U6b3Blbi1zZXNhbWU="],
+        &[
+            listener,
+            "policy staff: takes its time, and then lets it pass or not",
+            "route routes[1] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[1].respond",
+        ],
+    );
+}
+
+#[test]
+fn who_shows_a_token() {
+    let listener = "listener 127.0.0.1:8080";
+    let url = "http://localhost:8080/hello";
+    let token = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/examples/token.txt");
+    let token = std::fs::read_to_string(token).unwrap();
+    let field = format!("Authorization: Bearer {}", token.trim());
+    says("tokens", &["GET", url], &[listener, "policy users: 401, no credentials"]);
+    says(
+        "tokens",
+        &["GET", url, "-H", &field],
+        &[
+            listener,
+            "policy users: lets it pass",
+            "policy per_user: lets it pass",
+            "route routes[1] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[1].respond",
+        ],
+    );
+    let expired = "eyJhbGciOiJFUzI1NiIsImtpZCI6IjIwMjYtMDEiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUuY29tLyIsImF1ZCI6Im9yZGVycyIsInN1YiI6ImFsaWNlIiwiZXhwIjoxNzY3MjI1NjAwLCJzY29wZSI6Im9yZGVyczpyZWFkIn0.RWBPP2SVIropSI9lfTE62fa-xY5PARap5T-HAm20XQdy7F6T582xnSss98D1aYMqZ7gXtSUMconj_OTSa5UjbQ";
+    for (field, said) in [
+        (&field[..field.len() - 1], "malformed token"),
+        (&field.replace('.', ".A"), "token's signature is wrong"),
+        (&format!("Authorization: Bearer {expired}"), "token has expired"),
+    ] {
+        says(
+            "tokens",
+            &["GET", url, "-H", field],
+            &[listener, &format!("policy users: 401, {said}")],
+        );
+    }
+}
+
+#[test]
+fn who_is_known_to_which() {
+    let listener = "listener 127.0.0.1:8080";
+    let url = "http://localhost:8080/hello";
+    let (keys, people) = ("one of programs: 401", "one of people: 401");
+    says(
+        "either",
+        &["GET", url, "-H", "X-Api-Key: typo"],
+        &[
+            listener,
+            &format!("{keys}, wrong credentials"),
+            &format!("{people}, no credentials"),
+            "policy known: 401, wrong credentials",
+        ],
+    );
+    says(
+        "either",
+        &["GET", url, "-H", "X-Api-Key: bobs-new-key"],
+        &[
+            listener,
+            "one of programs: lets it pass",
+            &format!("{people}, no credentials"),
+            "policy known: lets it pass",
+            "policy per_caller: lets it pass",
+            "route routes[0] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[0].respond",
+        ],
+    );
+}
+
+#[test]
 fn which_route_and_why_not_another() {
     let listener = "listener 127.0.0.1:8080";
     let limits = "limits a body of 10MiB at most";

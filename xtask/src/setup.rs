@@ -31,11 +31,13 @@ const TEST_PROGRAMS: [(&str, &str); 11] = [
 const SERVICES: [&str; 2] = ["nginx", "haproxy"];
 
 /// Modules of Debian's Python, whichever comes first on the PATH, and the Debian package of each.
-const PYTHON_MODULES: [(&str, &str); 5] = [
+const PYTHON_MODULES: [(&str, &str); 7] = [
     ("aiohttp", "python3-aiohttp"),
+    ("cryptography", "python3-cryptography"),
     ("ensurepip", "python3-venv"),
     ("h11", "python3-h11"),
     ("httpx", "python3-httpx"),
+    ("jwt", "python3-jwt"),
     ("websockets", "python3-websockets"),
 ];
 

@@ -1,13 +1,15 @@
 //! What is right and still not what somebody may have meant.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-use super::{Config, Route};
+use super::{Config, Listener, Policy, Route};
 use crate::action::Action;
 use crate::admission::{Entry, Treatment, lists};
+use crate::policy;
 use crate::routing::{HostPattern, PathPattern};
 use crate::tls::{Identity, server};
 
@@ -46,6 +48,8 @@ impl Config {
         self.needless_parts(&mut warnings);
         self.pointless_networks(u64::try_from(now).unwrap_or(0), &mut warnings);
         self.missing_names(&mut warnings);
+        self.exposed_passwords(&mut warnings);
+        self.credulous(&mut warnings);
         self.deaf_to_preflights(&mut warnings);
         self.unreachable(&mut warnings);
         warnings
@@ -65,8 +69,15 @@ impl Config {
     fn unused(&self, warnings: &mut Vec<String>) {
         let routed: BTreeSet<_> = self.routes.iter().flat_map(Route::upstreams).collect();
         let listed = self.listeners.iter().flat_map(|listener| &listener.policies);
-        let listed: BTreeSet<_> =
-            listed.chain(self.routes.iter().flat_map(|route| &route.policies)).collect();
+        let listed = listed.chain(self.routes.iter().flat_map(|route| &route.policies)).copied();
+        let mut listed: BTreeSet<usize> = listed.collect();
+        let combining: Vec<_> = listed.iter().filter_map(|at| self.policies.get(*at)).collect();
+        let members = combining.iter().flat_map(|policy| policy.settings.members());
+        listed.extend(
+            members.filter_map(|member| {
+                self.policies.iter().position(|policy| policy.name == *member)
+            }),
+        );
         for (index, upstream) in self.upstreams.iter().enumerate() {
             if !routed.contains(&index) {
                 warnings.push(format!("upstreams.{}: no route leads there", upstream.name));
@@ -95,6 +106,45 @@ impl Config {
                 && !listener.trust.has_proxies()
             {
                 warnings.push(format!("listeners[{index}].redirect: all its clients speak HTTPS"));
+            }
+        }
+    }
+
+    /// Passwords that anybody on the way can read.
+    fn exposed_passwords(&self, warnings: &mut Vec<String>) {
+        let is_exposed = |listener: &&Listener| {
+            let is_plain = listener.tls.is_none() && listener.redirect.is_none();
+            is_plain && !listener.trust.has_proxies() && !listener.address.ip().is_loopback()
+        };
+        let Some(listener) = self.listeners.iter().find(is_exposed) else { return };
+        for Policy { name, settings } in &self.policies {
+            if settings.kind() == "basic" {
+                let address = listener.address;
+                warnings.push(format!("policies.{name}: {address} takes passwords in plain text"));
+            }
+        }
+    }
+
+    /// Policies that believe more tokens than a person may think.
+    fn credulous(&self, warnings: &mut Vec<String>) {
+        for Policy { name, settings } in &self.policies {
+            let policy::Settings::jwt(settings) = settings else { continue };
+            for key in settings.loose() {
+                warnings.push(format!(
+                    "policies.{name}: without {key} it takes tokens that were not made for this"
+                ));
+            }
+            let is_local = |host: &str| {
+                let address: Option<IpAddr> = host.parse().ok();
+                host == "localhost" || address.is_some_and(|address| address.is_loopback())
+            };
+            if let Some(url) = settings.remote().map(|remote| &remote.url)
+                && !url.is_secure
+                && !is_local(&url.host)
+            {
+                warnings.push(format!(
+                    "policies.{name}.jwks_url: over plain HTTP anybody on the way can bring keys"
+                ));
             }
         }
     }
@@ -312,6 +362,44 @@ mod tests {
         let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
         let message = "routes[0].methods: without OPTIONS no preflight comes to its cors policy";
         assert_eq!(config.warnings(UNIX_EPOCH), [message]);
+    }
+
+    #[test]
+    fn passwords_want_tls() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/examples/passwords.txt");
+        let text = format!(
+            "listeners = [{{ address = '127.0.0.1:1' }}, {{ address = '192.0.2.1:1' }}]
+            policies.staff = {{ kind = 'basic', file = {file:?} }}
+            routes = [{{ respond = {{}}, policies = ['staff'] }}]"
+        );
+        let load = |text: &str| {
+            super::super::check::check(text.as_bytes(), &Default::default(), &[0]).unwrap()
+        };
+        let message = "policies.staff: 192.0.2.1:1 takes passwords in plain text";
+        assert_eq!(load(&text).warnings(UNIX_EPOCH), [message]);
+        let redirected = text.replace("192.0.2.1:1'", "192.0.2.1:1', redirect = 'https'");
+        assert!(load(&redirected).warnings(UNIX_EPOCH).is_empty());
+    }
+
+    #[test]
+    fn tokens_want_to_be_for_somebody() {
+        let text = b"
+            listeners = [{ address = '127.0.0.1:1' }]
+            [policies.users]
+            kind = 'jwt'
+            algorithms = ['ES256']
+            jwks_url = 'http://id.example.com/keys.json'
+            audience = 'orders'
+            [[routes]]
+            policies = ['users']
+            respond = {}
+        ";
+        let config = super::super::check::check(text, &Default::default(), &[0]).unwrap();
+        let expected = [
+            "policies.users: without issuer it takes tokens that were not made for this",
+            "policies.users.jwks_url: over plain HTTP anybody on the way can bring keys",
+        ];
+        assert_eq!(config.warnings(UNIX_EPOCH), expected);
     }
 
     #[test]

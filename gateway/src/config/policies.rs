@@ -6,7 +6,10 @@ use super::Policy;
 use crate::document::problem::shown;
 use crate::document::section::Section;
 use crate::document::values::{check_name, once, text};
-use crate::policy::{KINDS, Settings};
+use crate::policy::{AUTHENTICATING, KINDS, Settings, any};
+
+/// The kind of those that are made of others.
+const COMBINING: &str = "any";
 
 const LIST_HINT: &str = "write [\"hsts\"]";
 
@@ -15,21 +18,60 @@ pub(super) struct Policies {
     pub all: Vec<Policy>,
     /// Those whose table is wrong, which is enough to say once.
     wrong: HashSet<String>,
+    /// Those that are made of others.
+    combining: HashSet<String>,
 }
 
 impl Policies {
     pub fn read(root: &mut Section<'_>) -> Self {
-        let mut policies = Self { all: Vec::new(), wrong: HashSet::new() };
+        let mut policies =
+            Self { all: Vec::new(), wrong: HashSet::new(), combining: HashSet::new() };
         root.named_tables("policies", |name, table| {
             if let Err(message) = check_name(name) {
                 table.reject(message);
             }
-            match read(name, table) {
-                Some(settings) => policies.all.push(Policy { name: name.to_owned(), settings }),
-                None => drop(policies.wrong.insert(name.to_owned())),
+            match is_combining(name, table) {
+                true => {
+                    table.skip_rest();
+                    policies.combining.insert(name.to_owned());
+                }
+                false => policies.add(name, read(name, table)),
             }
         });
+        // What is made of others is read once all of those are known.
+        root.named_tables("policies", |name, table| {
+            if !policies.combining.contains(name) {
+                return table.skip_rest();
+            }
+            let settings = read(name, table);
+            if settings.is_some() {
+                table.list("of", any::OF_HINT, |kind| policies.check_member(text(kind)?));
+            }
+            policies.add(name, settings.filter(|_| table.is_right()));
+        });
         policies
+    }
+
+    fn add(&mut self, name: &str, settings: Option<Settings>) {
+        match settings {
+            Some(settings) => self.all.push(Policy { name: name.to_owned(), settings }),
+            None => drop(self.wrong.insert(name.to_owned())),
+        }
+    }
+
+    /// Whether one may be a part of another.
+    fn check_member(&mut self, name: &str) -> Result<(), String> {
+        if self.combining.contains(name) {
+            return Err("is made of others itself: write those in its place".to_owned());
+        }
+        let found = self.find(name)?;
+        match found.and_then(|position| self.all.get(position)) {
+            Some(policy) if !policy.settings.authenticates() => {
+                let who = AUTHENTICATING.join(", ");
+                Err(format!("does not find out who a client is, as {who} do"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The positions of those that `table` lists at `policies`. A kind that needs no table of its own is
@@ -65,6 +107,11 @@ impl Policies {
         self.all.extend(settings.map(|settings| Policy { name: name.to_owned(), settings }));
         Ok(self.all.len().checked_sub(1))
     }
+}
+
+fn is_combining(name: &str, table: &mut Section<'_>) -> bool {
+    let said = table.optional("kind", |kind| Ok(kind.is_text(COMBINING)));
+    said.unwrap_or(name == COMBINING)
 }
 
 /// One that is named like its kind need not say it.

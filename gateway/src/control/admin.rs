@@ -63,6 +63,8 @@ pub(super) struct Status {
     reloads: (Counter, Counter),
     /// Of files that TLS is set up from.
     file_reloads: (Counter, Counter),
+    /// Of keys that tokens are verified by: fetched, and failed.
+    key_fetches: (Counter, Counter),
     /// Those in use, and when each ends.
     certificates: Mutex<Vec<(String, i64)>>,
     /// Of every upstream, by name.
@@ -76,6 +78,7 @@ impl Status {
             ready: AtomicBool::new(false),
             reloads: Default::default(),
             file_reloads: Default::default(),
+            key_fetches: Default::default(),
             certificates: Mutex::default(),
             endpoints: Mutex::default(),
         }
@@ -113,6 +116,12 @@ impl Status {
         };
         applied.add(is_applied.into());
         refused.add(wrong as u64);
+    }
+
+    /// Counts what came of fetching keys.
+    pub(super) fn count_key_fetch(&self, is_fetched: bool) {
+        let (fetched, failed) = &self.key_fetches;
+        if is_fetched { fetched } else { failed }.add(1);
     }
 
     pub(super) fn workers(&self) -> &[Arc<metrics::Worker>] {
@@ -197,6 +206,7 @@ impl Status {
             endpoints: &self.endpoints(),
             workers: &workers,
             reloads: (self.reloads.0.value(), self.reloads.1.value()),
+            key_fetches: (self.key_fetches.0.value(), self.key_fetches.1.value()),
             file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
             kernel: &kernel,
             flood: keeper.and_then(Keeper::flood),

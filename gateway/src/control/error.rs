@@ -14,6 +14,8 @@ pub enum Error {
     Signals(io::Error),
     /// Names cannot be looked up, or not all of them where all are required.
     Resolve(String),
+    /// Keys that are required cannot be fetched.
+    Keys(String),
     /// A listener's address cannot be bound.
     Listen {
         /// The address as configured.
@@ -83,7 +85,7 @@ impl fmt::Display for Error {
         match self {
             Self::Runtime(source) => write!(f, "cannot start the control thread: {source}"),
             Self::Signals(source) => write!(f, "cannot catch signals: {source}"),
-            Self::Resolve(reason) => f.write_str(reason),
+            Self::Resolve(reason) | Self::Keys(reason) => f.write_str(reason),
             Self::Listen { address, source } => bind_failed(f, "listen", *address, source),
             Self::Admin { address, source } => bind_failed(f, "admin", *address, source),
             Self::Socket { path, source } => {
@@ -148,6 +150,7 @@ impl std::error::Error for Error {
             Self::Xdp(source) => Some(source.as_ref()),
             Self::StartTimeout { .. }
             | Self::Resolve(_)
+            | Self::Keys(_)
             | Self::Tickets(_)
             | Self::Driver(_)
             | Self::Died { .. }

@@ -11,6 +11,7 @@ mod descriptors;
 mod driver;
 mod error;
 mod files;
+mod key_sets;
 mod lifecycle;
 mod listen;
 mod offences;
@@ -41,6 +42,7 @@ use crate::worker::{Entrance, Generation};
 use admin::Status;
 pub use cpus::usable_cpus;
 pub use error::Error;
+use key_sets::KeySets;
 use prober::Prober;
 use reload::Found;
 use resolver::Names;
@@ -101,6 +103,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let descriptors = descriptors::raise_limit();
     let driver = driver::choose(config.driver)?;
     let found = resolver::look_up(&config).await.map_err(Error::Resolve)?;
+    key_sets::look_up(&config).await.map_err(Error::Keys)?;
     let groups = listen::bind_all(&config.listeners, config.cores.len())?;
     let admin = config.admin.map(admin::bind).transpose()?;
     let socket = socket::bind(config.admin_socket.as_ref())?;
@@ -177,6 +180,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
         keys,
         names,
         prober: Prober::default(),
+        key_sets: KeySets::default(),
         states,
         keeper,
         list_ends: None,

@@ -165,7 +165,7 @@ impl Target {
 }
 
 /// An interval, a little longer or shorter.
-fn about(interval: Duration) -> Duration {
+pub(super) fn about(interval: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % (2 * JITTER + 1);
     let percent = u32::try_from(100 - JITTER + random).unwrap_or(100);
     interval * percent / 100

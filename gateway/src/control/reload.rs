@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::listen::{self, Group};
-use super::{Error, resolver};
+use super::{Error, key_sets, resolver};
 use crate::config::{self, Config};
 
 /// Reads the configuration again, from the same file and flags as the first time.
@@ -52,6 +52,9 @@ pub(super) async fn look(change: Change, load: Arc<Load>, running: Arc<Config>) 
         match resolver::look_up(&next.config).await {
             Ok(names) => next.names = Some(names),
             Err(wrong) => return refused(change, &wrong),
+        }
+        if let Err(wrong) = key_sets::look_up(&next.config).await {
+            return refused(change, &wrong);
         }
         // Last, because clients may connect from here on.
         match bind_new(&next.config, &running) {

@@ -87,6 +87,11 @@ impl Resolver {
         Ok(Self { lookups, ttl: settings.ttl })
     }
 
+    /// The addresses of a name.
+    pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        self.look_up(name).await.addresses.map_err(|failure| failure.to_string())
+    }
+
     async fn look_up(&self, name: &str) -> Answer {
         let found = self.lookups.lookup_ip(name).await;
         let (addresses, again_in) = match found {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::admin::Status;
+use super::key_sets::KeySets;
 use super::lifecycle::{Lifecycle, Step};
 use super::listen::Group;
 use super::prober::Prober;
@@ -42,6 +43,7 @@ pub(super) struct Gateway {
     pub keys: tickets::Keys,
     pub names: Names,
     pub prober: Prober,
+    pub key_sets: KeySets,
     pub states: policies::States,
     pub keeper: Arc<Keeper>,
     /// When an entry of the list ends, and an event comes.
@@ -83,6 +85,7 @@ impl Gateway {
         self.send_after(START_TIMEOUT, Event::StartTimeout);
         self.watch_files();
         self.watch_endpoints();
+        self.fetch_keys();
         self.await_end_of_list();
         while let Some(event) = inbox.recv().await {
             match event {
@@ -205,6 +208,7 @@ impl Gateway {
         self.status.set_certificates(config);
         self.watch_files();
         self.watch_endpoints();
+        self.fetch_keys();
         let config = &self.running.config;
         warn(config);
         self.drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
@@ -295,6 +299,12 @@ impl Gateway {
         let Generation { config, endpoints, .. } = &self.running;
         self.prober.watch(config, endpoints);
         self.status.set_endpoints(config, endpoints);
+    }
+
+    /// Fetches the keys that policies verify by.
+    fn fetch_keys(&mut self) {
+        let Generation { config, policies, .. } = &self.running;
+        self.key_sets.watch(config, policies, &self.status);
     }
 
     fn announce(&self) {
@@ -399,6 +409,7 @@ mod tests {
                 keys: tickets::Keys::new().unwrap(),
                 names: Names::new(events.clone()),
                 prober: Prober::default(),
+                key_sets: KeySets::default(),
                 states: policies::States::default(),
                 reloading: Reloading::No,
             };

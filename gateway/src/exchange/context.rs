@@ -3,9 +3,11 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::Error;
 use crate::http::edits::Edits;
@@ -48,7 +50,7 @@ impl<'a> Request<'a> {
     /// Who the client is: whom a policy has found it to be, else the subject of its certificate, else
     /// empty.
     pub fn identity(&self) -> &'a str {
-        match (self.identity.0.get(), self.certificate) {
+        match (self.identity.name.get(), self.certificate) {
             (Some(name), _) => name,
             (None, Some(certificate)) => &certificate.subject,
             (None, None) => "",
@@ -58,12 +60,25 @@ impl<'a> Request<'a> {
 
 /// Who a client is, once a policy has found out.
 #[derive(Debug, Default)]
-pub struct Identity(OnceCell<Box<str>>);
+pub struct Identity {
+    name: OnceCell<Box<str>>,
+    claims: OnceCell<Rc<Value>>,
+}
 
 impl Identity {
     /// Takes down who it is; who has been found first counts.
     pub fn set(&self, name: &str) {
-        let _ = self.0.set(name.into());
+        let _ = self.name.set(name.into());
+    }
+
+    /// Takes down what else is said of it by whoever is believed; what has been said first counts.
+    pub fn set_claims(&self, claims: &Rc<Value>) {
+        let _ = self.claims.set(Rc::clone(claims));
+    }
+
+    /// What is said of it.
+    pub fn claims(&self) -> Option<&Value> {
+        self.claims.get().map(|claims| &**claims)
     }
 }
 

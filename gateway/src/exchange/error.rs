@@ -107,6 +107,18 @@ pub enum Denial {
     NoCredentials,
     /// The client has shown a key or a password that is nobody's.
     WrongCredentials,
+    /// The client has shown a token that is not believed, and why.
+    WrongToken(&'static str),
+    /// The client has shown a token that has been right.
+    ExpiredToken,
+    /// The client has shown a token of a key that is not known, which may be new.
+    UnknownKey,
+    /// The client has shown a token that is not for this.
+    MissingScope,
+    /// There are no keys to verify tokens by.
+    NoKeys,
+    /// Too many passwords wait for being verified.
+    TooManyPasswords,
 }
 
 impl Denial {
@@ -116,6 +128,9 @@ impl Denial {
             Self::TooOften | Self::TooManyInFlight => 429,
             Self::Address | Self::Rule | Self::Banned => 403,
             Self::NoCredentials | Self::WrongCredentials => 401,
+            Self::WrongToken(_) | Self::ExpiredToken | Self::UnknownKey => 401,
+            Self::MissingScope => 403,
+            Self::TooManyPasswords | Self::NoKeys => 503,
             Self::Method => 405,
             Self::ContentType => 415,
             Self::BodyTooLarge => 413,
@@ -138,6 +153,12 @@ impl Denial {
             Self::Banned => "client is banned",
             Self::NoCredentials => "no credentials",
             Self::WrongCredentials => "wrong credentials",
+            Self::WrongToken(why) => why,
+            Self::ExpiredToken => "token has expired",
+            Self::UnknownKey => "token is signed by an unknown key",
+            Self::MissingScope => "token lacks a scope",
+            Self::NoKeys => "no keys to verify tokens by",
+            Self::TooManyPasswords => "too many passwords to verify",
         }
     }
 }
@@ -187,8 +208,8 @@ impl Error {
     /// After how many seconds it may be worth to try again, if time helps (RFC 9110 §10.2.3).
     pub fn retry_after(self) -> Option<&'static str> {
         match self {
-            Self::Unavailable | Self::Refused => Some("5"),
-            Self::Overloaded => Some("1"),
+            Self::Unavailable | Self::Refused | Self::Denied(Denial::NoKeys) => Some("5"),
+            Self::Overloaded | Self::Denied(Denial::TooManyPasswords) => Some("1"),
             _ => None,
         }
     }
@@ -247,7 +268,9 @@ impl Error {
             }
             Self::Denied(Denial::TooOften | Denial::TooManyInFlight) => Some(Offence::RateLimit),
             Self::Denied(Denial::Address | Denial::Rule) => Some(Offence::Access),
-            Self::Denied(Denial::WrongCredentials) => Some(Offence::Credentials),
+            Self::Denied(Denial::WrongCredentials | Denial::WrongToken(_)) => {
+                Some(Offence::Credentials)
+            }
             Self::Denied(Denial::BodyTooLarge) => Some(Offence::BodyTooLarge),
             // What a client may do in good faith is none: to leave, or not to trust us.
             Self::Handshake(Failure::Malformed | Failure::PlainHttp | Failure::Timeout) => {

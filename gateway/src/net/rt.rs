@@ -131,6 +131,15 @@ impl Bell {
         Ok(Self { waiter: monoio::net::UnixStream::from_std(socket.try_clone()?)?, socket })
     }
 
+    /// One for a single wait, and what ends that wait when it is dropped, on whatever thread.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn pair() -> io::Result<(Self, UnixStream)> {
+        let (socket, other) = UnixStream::pair()?;
+        Ok((Self::new(socket)?, other))
+    }
+
     /// Waits until something was sent, and takes it; false when the other end is gone. May be
     /// dropped.
     pub async fn rung(&self) -> bool {

@@ -3,7 +3,6 @@
 
 #![expect(clippy::disallowed_types, reason = "all workers look up in one table")]
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
@@ -14,22 +13,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 
 use super::caller::{Caller, name};
+use super::place::{self, Place};
 use super::{Build, Parts, Policy, Verdict, file};
 use crate::document::section::Section;
-use crate::document::value::Kind;
 use crate::document::values::{path, text};
 use crate::exchange::error::Denial;
 use crate::exchange::{Context, Request};
-use crate::http::edits::Edits;
-use crate::http::head::{values, values_of};
-use crate::http::headers::{Name, is_token_byte, members_by, trim_ows};
-use crate::routing::conditions::parameters;
-
-const HINT: &str =
-    "\"header:NAME\", \"bearer\", \"query:NAME\", \"cookie:NAME\", or a list of these";
 
 /// Bytes of a key that is made here.
 const KEY_BYTES: usize = 32;
@@ -50,19 +41,10 @@ pub struct Settings {
     caller: Caller,
 }
 
-/// Where a request may have a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Header(String),
-    Bearer,
-    Query(String),
-    Cookie(String),
-}
-
 impl Settings {
     pub(crate) fn read(table: &mut Section<'_>) -> Self {
         let default = || vec![Place::Header("x-api-key".to_owned())];
-        let from = table.optional("from", places).unwrap_or_else(default);
+        let from = table.optional("from", Place::read_all).unwrap_or_else(default);
         let has_keys = table.has("keys") || table.has("file");
         let inline = table.entries("keys", |owner, kind| Ok((name(owner)?, hex(text(kind)?)?)));
         let inline = inline.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>();
@@ -105,162 +87,25 @@ impl Build for Settings {
 struct ApiKey(Settings);
 
 impl Policy for ApiKey {
+    fn strip(&self, request: &Request<'_>, context: &Context) {
+        let Settings { from, caller, .. } = &self.0;
+        caller.strip(context);
+        place::hide(from, request, context, caller.pass);
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let Settings { from, keys, caller, .. } = &self.0;
-        caller.strip(context);
-        let mut shown = None;
-        for place in from {
-            let here = place.keys(request);
-            if !here.is_empty() {
-                place.hide(request, context, caller.pass);
-                shown = shown.or(Some(here));
-            }
-        }
-        let known = match shown.as_deref() {
-            None => return caller.unknown(Denial::NoCredentials, context),
+        self.strip(request, context);
+        let known = match &place::shown(from, request)[..] {
+            [] => return caller.unknown(Denial::NoCredentials, context),
+            [key] => keys.get(&sha256(key)),
             // Of two in one place nobody knows which one is meant.
-            Some([key]) => keys.get(&sha256(key)),
-            Some(_) => None,
+            [..] => None,
         };
         match known {
             Some(name) => caller.known(name, request, context),
             None => caller.unknown(Denial::WrongCredentials, context),
         }
-    }
-}
-
-impl Place {
-    /// Asks for a key here. There is no registered scheme for keys; the parameters are those that OpenAPI
-    /// describes them by.
-    fn challenge(&self, realm: &str) -> String {
-        let (place, name) = match self {
-            // RFC 6750 §3.
-            Self::Bearer => return format!("Bearer realm=\"{realm}\""),
-            Self::Header(name) => ("header", name),
-            Self::Query(name) => ("query", name),
-            Self::Cookie(name) => ("cookie", name),
-        };
-        format!("ApiKey realm=\"{realm}\", in=\"{place}\", name=\"{name}\"")
-    }
-
-    /// The keys that are here.
-    fn keys<'r>(&'r self, request: &Request<'r>) -> Vec<Cow<'r, [u8]>> {
-        let Request { head, bytes, .. } = *request;
-        match self {
-            Self::Header(name) => values_of(&head.fields, bytes, name).map(Cow::Borrowed).collect(),
-            Self::Bearer => {
-                let values = values_of(&head.fields, bytes, "authorization");
-                values.filter_map(bearer).map(Cow::Borrowed).collect()
-            }
-            Self::Query(name) => {
-                let own = |(key, value): (Vec<u8>, Vec<u8>)| {
-                    (key == name.as_bytes()).then_some(Cow::Owned(value))
-                };
-                let query = head.target.query.of(bytes);
-                parameters(query).filter_map(own).collect()
-            }
-            Self::Cookie(name) => {
-                let pairs = cookies(request).filter_map(|pair| cookie(pair, name));
-                pairs.map(Cow::Borrowed).collect()
-            }
-        }
-    }
-
-    /// Keeps the key from the origin, unless it is to `pass`, and from the access log.
-    fn hide(&self, request: &Request<'_>, context: &Context, pass: bool) {
-        let mut edits = context.request_edits.borrow_mut();
-        match self {
-            Self::Query(name) => {
-                let own = || request.head.target.query.of(request.bytes);
-                let logged = context.logged_query.take();
-                let left = without(logged.as_deref().unwrap_or_else(own), name);
-                context.logged_query.replace(Some(left));
-                if !pass {
-                    let left = without(edits.query().unwrap_or_else(own), name);
-                    edits.set_query(left);
-                }
-            }
-            _ if pass => {}
-            Self::Header(name) => edits.remove(Bytes::copy_from_slice(name.as_bytes())),
-            Self::Bearer => edits.remove(Bytes::from_static(b"authorization")),
-            Self::Cookie(name) => hide_cookie(request, &mut edits, name),
-        }
-    }
-}
-
-/// The token of `Bearer TOKEN` (RFC 6750 §2.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| trim_ows(token))
-}
-
-/// A query with its question mark, without the parameters of a name.
-fn without(query: &[u8], name: &str) -> Bytes {
-    let kept = query.strip_prefix(b"?").unwrap_or(query).split(|byte| *byte == b'&');
-    let kept: Vec<_> =
-        kept.filter(|part| !parameters(part).any(|(key, _)| key == name.as_bytes())).collect();
-    match &kept.join(&b'&')[..] {
-        b"" => Bytes::new(),
-        kept => [b"?", kept].concat().into(),
-    }
-}
-
-/// Pairs of a name and a value (RFC 6265 §4.2.1).
-fn cookies<'r>(request: &Request<'r>) -> impl Iterator<Item = &'r [u8]> {
-    let Request { head, bytes, .. } = *request;
-    values(&head.fields, bytes, Name::Cookie).flat_map(|value| members_by(value, b';'))
-}
-
-fn cookie<'r>(pair: &'r [u8], name: &str) -> Option<&'r [u8]> {
-    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-}
-
-fn hide_cookie(request: &Request<'_>, edits: &mut Edits, name: &str) {
-    let field = Bytes::from_static(b"cookie");
-    let pairs: Vec<Vec<u8>> = match edits.removes(&field) {
-        true => {
-            let changed = edits.values(&field);
-            changed.flat_map(|value| members_by(value, b';')).map(<[u8]>::to_vec).collect()
-        }
-        false => cookies(request).map(<[u8]>::to_vec).collect(),
-    };
-    let kept: Vec<_> = pairs.into_iter().filter(|pair| cookie(pair, name).is_none()).collect();
-    match kept.is_empty() {
-        true => edits.remove(field),
-        false => edits.set(field, kept.join(&b"; "[..]).into()),
-    }
-}
-
-fn places(kind: &Kind) -> Result<Vec<Place>, String> {
-    let places = match kind {
-        Kind::List(elements) if !elements.is_empty() => {
-            elements.iter().map(|element| place(&element.kind)).collect::<Result<_, _>>()?
-        }
-        kind => vec![place(kind)?],
-    };
-    let seen = |at: usize| places.iter().take(at).any(|place| Some(place) == places.get(at));
-    match (1..places.len()).any(seen) {
-        true => Err("has the same place twice".to_owned()),
-        false => Ok(places),
-    }
-}
-
-fn place(kind: &Kind) -> Result<Place, String> {
-    let wrong = || format!("must be {HINT}");
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_token_byte);
-    let text = text(kind).map_err(|_| wrong())?;
-    match text.split_once(':') {
-        None if text == "bearer" => Ok(Place::Bearer),
-        Some(("header", name)) if name.eq_ignore_ascii_case("authorization") => {
-            Err("write \"bearer\"".to_owned())
-        }
-        Some((place, name)) if is_name(name) => match place {
-            "header" => Ok(Place::Header(name.to_ascii_lowercase())),
-            "query" => Ok(Place::Query(name.to_owned())),
-            "cookie" => Ok(Place::Cookie(name.to_owned())),
-            _ => Err(wrong()),
-        },
-        _ => Err(wrong()),
     }
 }
 
@@ -397,14 +242,6 @@ mod tests {
         let only = Asker::get("/").field("Cookie", "k=secret");
         assert_eq!(hidden("from = 'cookie:k'", &only), "x-user: alice\n");
         assert_eq!(hidden("from = 'cookie:k'\npass = true", &only), "x-user: alice\n");
-        for (query, left) in [
-            ("?k=secret", ""),
-            ("?a=b&k=secret", "?a=b"),
-            ("?k=secret&a=%6b", "?a=%6b"),
-            ("?&a&%6B=secret", "?&a"),
-        ] {
-            assert_eq!(without(query.as_bytes(), "k"), left);
-        }
     }
 
     #[test]

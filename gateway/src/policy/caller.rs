@@ -10,7 +10,7 @@ use crate::exchange::error::Denial;
 use crate::exchange::{Context, Error, Request};
 
 /// Bytes of a name: it stands in log lines and fields.
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const NAME_BYTES_MAX: usize = 256;
 
 /// What policies that find out who somebody is have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +54,20 @@ impl Caller {
 
     /// It is nobody.
     pub fn unknown(&self, denial: Denial, context: &Context) -> Verdict {
+        self.unknown_because(denial, "", context)
+    }
+
+    /// It is nobody, or nobody who may do this; `more` stands behind each challenge.
+    pub fn unknown_because(&self, denial: Denial, more: &str, context: &Context) -> Verdict {
         let name = Bytes::from_static(b"www-authenticate");
         let mut edits = context.response_edits.borrow_mut();
         edits.remove(name.clone());
         for challenge in &self.challenges {
-            edits.add(name.clone(), challenge.clone());
+            let challenge = match more {
+                "" => challenge.clone(),
+                more => [challenge, more.as_bytes()].concat().into(),
+            };
+            edits.add(name.clone(), challenge);
         }
         Verdict::Refuse(Error::Denied(denial))
     }

@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::jwt;
 use crate::document::section::Section;
 use crate::document::value::Kind;
 use crate::document::values::{integer, text};
@@ -11,8 +12,7 @@ use crate::exchange::Request;
 use crate::http::head::values_of;
 use crate::http::headers::is_token_byte;
 
-const HINT: &str =
-    "\"client\", \"header:NAME\", \"identity\", \"route\", a list of these, or \"all\"";
+const HINT: &str = "\"claim:NAME\", \"client\", \"header:NAME\", \"identity\", \"route\", a list of these, or \"all\"";
 
 /// What requests that are counted together have in common: all of its parts. Without any, all are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) struct Key {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
+    /// Of a token that has been let in.
+    Claim(String),
     Client,
     Field(String),
     Identity,
@@ -46,6 +48,10 @@ impl Key {
         let mut hasher = hashes.build_hasher();
         for part in &self.parts {
             match part {
+                Part::Claim(name) => {
+                    let claims = request.identity.claims();
+                    claims.and_then(|claims| jwt::claim(claims, name)).hash(&mut hasher);
+                }
                 Part::Client => self.network(request.source.ip()).hash(&mut hasher),
                 // Those that have none share what there is.
                 Part::Field(name) => {
@@ -94,10 +100,11 @@ fn part(kind: &Kind) -> Result<Part, String> {
         "client" => Ok(Part::Client),
         "identity" => Ok(Part::Identity),
         "route" => Ok(Part::Route),
-        text => match text.strip_prefix("header:") {
-            Some(name) if !name.is_empty() && name.bytes().all(is_token_byte) => {
+        text => match text.split_once(':') {
+            Some(("header", name)) if !name.is_empty() && name.bytes().all(is_token_byte) => {
                 Ok(Part::Field(name.to_ascii_lowercase()))
             }
+            Some(("claim", name)) if !name.is_empty() => Ok(Part::Claim(name.to_owned())),
             _ => Err(wrong()),
         },
     }
@@ -139,7 +146,16 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        for key in ["[]", "''", "'header:'", "'cookie:a'", "1", "['all']", "['client', 'client']"] {
+        for key in [
+            "[]",
+            "''",
+            "'header:'",
+            "'claim:'",
+            "'cookie:a'",
+            "1",
+            "['all']",
+            "['client', 'client']",
+        ] {
             assert!(settings(&format!("key = {key}"), Key::read).is_err(), "{key}");
         }
     }

@@ -4,7 +4,9 @@
 #![expect(clippy::disallowed_types, reason = "some states are shared by all workers")]
 
 mod access;
+pub(crate) mod any;
 pub mod api_key;
+mod basic;
 mod caller;
 mod client_certificate;
 mod concurrency;
@@ -14,13 +16,17 @@ mod file;
 mod gcra;
 mod headers;
 mod hsts;
+pub mod jwt;
 mod key;
+mod password_hash;
+mod place;
 mod rate_limit;
 mod rules;
 mod security_headers;
 mod slots;
 #[cfg(test)]
 mod testing;
+mod verifiers;
 
 use std::any::Any;
 use std::path::Path;
@@ -55,6 +61,11 @@ pub trait Policy {
     /// Looks at one whose head has come. Waits for nothing and does no I/O.
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict;
 
+    /// Takes out of a request what nobody but this policy may say of its client, and the secrets it looks
+    /// for. Part of [`Self::request`], and asked for by itself where several policies find out who
+    /// somebody is and another one does.
+    fn strip(&self, _request: &Request<'_>, _context: &Context) {}
+
     /// Goes on where [`Self::request`] has said [`Verdict::Wait`]. It must end by itself, and is dropped
     /// when the client leaves.
     fn wait<'a>(
@@ -80,6 +91,8 @@ pub struct Parts<'a> {
     pub counters: Arc<metrics::Policy>,
     /// What it counts about all.
     pub metrics: &'a metrics::Worker,
+    /// The policies it is [made of](Settings::members).
+    pub members: &'a [Asked],
 }
 
 /// Settings that a policy is made from.
@@ -92,6 +105,11 @@ trait Build: Sized + Clone {
     /// The same with its files as they are now. Blocks.
     fn reread(&self) -> Result<Self, String> {
         Ok(self.clone())
+    }
+
+    /// The names of the policies it is made of.
+    fn members(&self) -> &[String] {
+        &[]
     }
 
     /// What all workers are to share.
@@ -114,22 +132,60 @@ impl<P: Policy + Clone + 'static> Build for P {
 #[derive(Clone, Default)]
 pub struct Policies(Rc<[Asked]>);
 
+/// A policy, and what is counted of it.
 #[derive(Clone)]
-struct Asked {
+pub struct Asked {
     policy: Rc<dyn Policy>,
     counters: Arc<metrics::Policy>,
 }
 
-impl Policies {
-    /// Those of the settings.
-    pub fn new<'a>(settings: impl Iterator<Item = (&'a Settings, Parts<'a>)>) -> Self {
-        let asked = |(settings, parts): (&Settings, Parts<'_>)| Asked {
-            policy: settings.build(&parts),
-            counters: parts.counters,
+/// All policies of a configuration as a worker has them, each once, whoever lists it.
+pub struct Named(Vec<Asked>);
+
+impl Named {
+    /// Builds them of their names, their settings and what all workers share of each.
+    pub fn new<'a>(
+        policies: impl Iterator<Item = (&'a str, &'a Settings, Shared)>,
+        metrics: &metrics::Worker,
+    ) -> Self {
+        let all: Vec<_> = policies.collect();
+        let build = |(name, settings, shared): &(&str, &Settings, Shared), members: &[_]| {
+            let (shared, counters) = (shared.clone(), metrics.policy(name));
+            let parts = Parts { name, shared, counters: Arc::clone(&counters), metrics, members };
+            Asked { policy: settings.build(&parts), counters }
         };
-        Self(settings.map(asked).collect())
+        // What is made of others comes after them.
+        let single = all.iter().map(|one| one.1.members().is_empty().then(|| build(one, &[])));
+        let single: Vec<_> = single.collect();
+        let member = |name: &String| {
+            let position = all.iter().position(|(own, ..)| own == name)?;
+            single.get(position)?.clone()
+        };
+        let whole = |one: &(&str, &Settings, Shared)| {
+            let members: Vec<_> = one.1.members().iter().filter_map(member).collect();
+            build(one, &members)
+        };
+        let named = all.iter().zip(&single);
+        Self(named.map(|(one, single)| single.clone().unwrap_or_else(|| whole(one))).collect())
     }
 
+    /// Those at these positions, in this order.
+    pub fn listed(&self, positions: &[usize]) -> Policies {
+        Policies(positions.iter().filter_map(|at| self.0.get(*at).cloned()).collect())
+    }
+
+    /// What the one at a position says of the first request it sees.
+    pub fn ask(
+        &self,
+        position: usize,
+        request: &Request<'_>,
+        context: &Context,
+    ) -> Option<Verdict> {
+        self.0.get(position).map(|asked| asked.policy.request(request, context))
+    }
+}
+
+impl Policies {
     /// What they say of a request; the first that does not let it pass has the last word. `client` is
     /// watched while one takes its time.
     pub async fn request(
@@ -170,9 +226,10 @@ async fn wait(
     }
 }
 
-/// Declares the policies there are, by the word that stands for each in a configuration.
+/// Declares the policies there are, by the word that stands for each in a configuration, and which of them find
+/// out who a client is.
 macro_rules! policies {
-    ($($kind:literal => $module:ident,)*) => {
+    ($($kind:literal => $module:ident $($who:ident)?,)*) => {
         /// The settings of one policy.
         #[derive(Clone, Debug, PartialEq)]
         #[expect(non_camel_case_types, reason = "each is named after its module")]
@@ -185,6 +242,9 @@ macro_rules! policies {
 
         /// The words that stand for them.
         pub const KINDS: &[&str] = &[$($kind),*];
+
+        /// Those of policies that find out who a client is.
+        pub const AUTHENTICATING: &[&str] = &[$($(policies!(@word $kind $who),)?)*];
 
         impl Settings {
             /// Reads the table of one of [`KINDS`]; `None` if that is none.
@@ -199,6 +259,18 @@ macro_rules! policies {
             pub fn kind(&self) -> &'static str {
                 match self {
                     $(Self::$module(_) => $kind,)*
+                }
+            }
+
+            /// Whether it finds out who a client is, and lets nobody in whom it does not know.
+            pub fn authenticates(&self) -> bool {
+                AUTHENTICATING.contains(&self.kind())
+            }
+
+            /// The names of the policies it is made of.
+            pub fn members(&self) -> &[String] {
+                match self {
+                    $(Self::$module(settings) => settings.members(),)*
                 }
             }
 
@@ -234,26 +306,21 @@ macro_rules! policies {
             }
         }
     };
-}
-
-impl Settings {
-    /// What a policy of these settings and this name says of the first request it sees.
-    pub fn ask(&self, name: &str, request: &Request<'_>, context: &Context) -> Verdict {
-        let metrics = &metrics::Worker::new();
-        let parts = Parts { name, shared: self.shared(), counters: Arc::default(), metrics };
-        self.build(&parts).request(request, context)
-    }
+    (@word $kind:literal authenticates) => { $kind };
 }
 
 policies! {
     "access" => access,
-    "api_key" => api_key,
-    "client_certificate" => client_certificate,
+    "any" => any,
+    "api_key" => api_key authenticates,
+    "basic" => basic authenticates,
+    "client_certificate" => client_certificate authenticates,
     "concurrency" => concurrency,
     "cookies" => cookies,
     "cors" => cors,
     "headers" => headers,
     "hsts" => hsts,
+    "jwt" => jwt authenticates,
     "rate_limit" => rate_limit,
     "rules" => rules,
     "security_headers" => security_headers,

@@ -134,5 +134,5 @@ impl Asker {
 pub(super) fn build(name: &str, settings: &impl Build) -> std::rc::Rc<dyn Policy> {
     let metrics = &crate::telemetry::metrics::Worker::new();
     let counters = metrics.policy(name);
-    settings.build(&Parts { name, shared: settings.shared(), counters, metrics })
+    settings.build(&Parts { name, shared: settings.shared(), counters, metrics, members: &[] })
 }

@@ -26,7 +26,7 @@ use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
 use crate::net::rt::{self, Bell, Driver};
 use crate::net::{Buffers, Deadlines};
-use crate::policy::{self, Parts, Policies};
+use crate::policy::{self, Named};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Offence;
 use crate::telemetry::{access_log, metrics};
@@ -249,6 +249,10 @@ impl Lasting {
             }
         });
         let upstreams = upstreams.collect::<io::Result<_>>()?;
+        let policies = config.policies.iter().zip(&*generation.policies);
+        let policies =
+            policies.map(|(policy, shared)| (&*policy.name, &policy.settings, shared.clone()));
+        let policies = Named::new(policies, &self.metrics);
         let routes = config.table(|_, route| Route {
             name: format!("{}{}", route.host, route.path),
             conditions: route.conditions.clone(),
@@ -260,7 +264,7 @@ impl Lasting {
             fallback: route.fallback.clone(),
             mirror: route.mirror,
             allow_in_path: route.allow_in_path,
-            policies: self.policies(generation, &route.policies),
+            policies: policies.listed(&route.policies),
         });
         let acceptors: Vec<Acceptor> = config
             .tls
@@ -274,7 +278,7 @@ impl Lasting {
             let acceptor = listener.tls.and_then(|index| acceptors.get(index).cloned());
             let trust = listener.trust.clone();
             let redirect = listener.redirect.map(Redirect::to_https);
-            let policies = self.policies(generation, &listener.policies);
+            let policies = policies.listed(&listener.policies);
             let class = listener.class;
             if listeners.len() <= *number {
                 listeners.resize_with(number + 1, || None);
@@ -311,16 +315,6 @@ impl Lasting {
                 metrics: Arc::clone(&self.metrics),
                 draining: Rc::clone(&self.draining),
             },
-        }))
-    }
-
-    fn policies(&self, generation: &Generation, positions: &[usize]) -> Policies {
-        let all: Vec<_> = generation.config.policies.iter().zip(&*generation.policies).collect();
-        let chosen = positions.iter().filter_map(|position| all.get(*position));
-        Policies::new(chosen.map(|(policy, shared)| {
-            let counters = self.metrics.policy(&policy.name);
-            let (name, shared) = (&*policy.name, (*shared).clone());
-            (&policy.settings, Parts { name, shared, counters, metrics: &self.metrics })
         }))
     }
 

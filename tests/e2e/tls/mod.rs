@@ -15,13 +15,13 @@ use crate::clients::{PYTHON, has_module, script, text_of};
 use crate::harness::{Gateway, Origin, Setup, checksum, pattern, set_up, unique_path};
 
 /// An authority and the files made with it, which go away with it.
-struct Files {
+pub struct Files {
     authority: Authority,
     folder: PathBuf,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let files =
             Self { authority: Authority::new("Test authority").unwrap(), folder: unique_path("d") };
         std::fs::create_dir_all(&files.folder).unwrap();
@@ -29,7 +29,7 @@ impl Files {
         files
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.join(name).to_str().unwrap().to_owned()
     }
 
@@ -45,7 +45,7 @@ impl Files {
         format!("{{ chain = {chain:?}, key = {key:?} }}")
     }
 
-    fn server(&self, names: &[&str]) -> String {
+    pub fn server(&self, names: &[&str]) -> String {
         self.entry(names[0].trim_start_matches("*."), &self.authority.server(names).unwrap())
     }
 }
@@ -57,7 +57,7 @@ impl Drop for Files {
 }
 
 /// A gateway's listener with these certificates, in front of `origin`.
-fn secured(origin: &Origin, certificates: &[String]) -> Setup {
+pub fn secured(origin: &Origin, certificates: &[String]) -> Setup {
     secured_to(origin.address, certificates)
 }
 

@@ -15,12 +15,13 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 53] = [
+pub const NAMES: [&str; 54] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
     "gateway_reloads_total",
     "gateway_file_reloads_total",
+    "gateway_key_fetches_total",
     "gateway_connections_accepted_total",
     "gateway_connections_refused_total",
     "gateway_connections_reaped_total",
@@ -80,6 +81,8 @@ pub struct Scrape<'a> {
     pub reloads: (u64, u64),
     /// Changes of files that TLS is set up from: applied, and refused.
     pub file_reloads: (u64, u64),
+    /// Key sets of tokens fetched, and those that could not be.
+    pub key_fetches: (u64, u64),
     /// The certificates in use, and the Unix time each ends at.
     pub certificates: &'a [(String, i64)],
     /// The endpoints there are.
@@ -201,6 +204,11 @@ fn process_start(page: &mut Page, scrape: &Scrape<'_>) {
     page.family(name, Kind::Counter, "Changes of files that TLS and policies read.");
     page.sample(name, &[("result", "applied")], scrape.file_reloads.0);
     page.sample(name, &[("result", "refused")], scrape.file_reloads.1);
+
+    let name = "gateway_key_fetches_total";
+    page.family(name, Kind::Counter, "Fetches of keys that tokens are verified by.");
+    page.sample(name, &[("result", "fetched")], scrape.key_fetches.0);
+    page.sample(name, &[("result", "failed")], scrape.key_fetches.1);
 }
 
 fn requests(page: &mut Page, scrape: &Scrape<'_>) {
@@ -416,6 +424,7 @@ mod tests {
                 packets: 7,
             }],
             flood: Some((true, 3)),
+            key_fetches: (0, 0),
             sources_uncounted: 3,
             bans: (4, 5, 6),
             access_log_lines_lost: 2,

@@ -1,0 +1,312 @@
+//! Lets in whom one of several policies knows: a key or a token, say.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+
+use super::{Asked, Build, Parts, Policy, Verdict};
+use crate::document::section::Section;
+use crate::document::values::{once, text};
+use crate::exchange::error::Denial;
+use crate::exchange::{Context, Error, Request};
+use crate::http::edits::Edits;
+
+/// What stands in the place of its policies' names.
+pub(crate) const OF_HINT: &str = "write the names of policies that find out who a client is";
+
+const CHALLENGE: &[u8] = b"www-authenticate";
+
+/// Which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    of: Vec<String>,
+}
+
+impl Settings {
+    pub(crate) fn read(table: &mut Section<'_>) -> Self {
+        let mut seen = HashSet::new();
+        let of = table.list("of", OF_HINT, |kind| once(&mut seen, text(kind)?.to_owned(), kind));
+        Self { of }
+    }
+}
+
+impl Build for Settings {
+    fn members(&self) -> &[String] {
+        &self.of
+    }
+
+    fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
+        Rc::new(Any(parts.members.to_vec()))
+    }
+}
+
+/// In the order they are asked.
+struct Any(Vec<Asked>);
+
+impl Policy for Any {
+    fn strip(&self, request: &Request<'_>, context: &Context) {
+        for Asked { policy, .. } in &self.0 {
+            policy.strip(request, context);
+        }
+    }
+
+    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+        let mut tries = Tries::begin(self, request, context);
+        for Asked { policy, counters } in &self.0 {
+            match policy.request(request, context) {
+                Verdict::Continue => {
+                    counters.passed.add(1);
+                    return Verdict::Continue;
+                }
+                Verdict::Wait => {
+                    tries.undo();
+                    return Verdict::Wait;
+                }
+                verdict => tries.fail(verdict),
+            }
+        }
+        tries.end()
+    }
+
+    /// Begins anew, as those that need no time say what they have said.
+    fn wait<'a>(
+        &'a self,
+        request: &'a Request<'_>,
+        context: &'a Context,
+    ) -> LocalBoxFuture<'a, Verdict> {
+        Box::pin(async move {
+            let mut tries = Tries::begin(self, request, context);
+            for Asked { policy, counters } in &self.0 {
+                let verdict = match policy.request(request, context) {
+                    Verdict::Wait => policy.wait(request, context).await,
+                    verdict => verdict,
+                };
+                match verdict {
+                    Verdict::Continue => {
+                        counters.passed.add(1);
+                        return Verdict::Continue;
+                    }
+                    verdict => tries.fail(verdict),
+                }
+            }
+            tries.end()
+        })
+    }
+}
+
+/// What has been tried in vain, and how everything was before.
+struct Tries<'a> {
+    context: &'a Context,
+    request_edits: Edits,
+    response_edits: Edits,
+    /// Of all that have asked for something.
+    challenges: Vec<Bytes>,
+    /// What tells most of why nobody knows the client.
+    failure: Option<Error>,
+}
+
+impl<'a> Tries<'a> {
+    /// What only one of them may say nobody says, whoever it is that knows the client.
+    fn begin(any: &Any, request: &Request<'_>, context: &'a Context) -> Self {
+        any.strip(request, context);
+        Self {
+            context,
+            request_edits: context.request_edits.borrow().clone(),
+            response_edits: context.response_edits.borrow().clone(),
+            challenges: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// One does not know the client.
+    fn fail(&mut self, verdict: Verdict) {
+        for value in self.context.response_edits.borrow().values(CHALLENGE) {
+            let value = Bytes::copy_from_slice(value);
+            if !self.challenges.contains(&value) {
+                self.challenges.push(value);
+            }
+        }
+        self.undo();
+        let error = match verdict {
+            Verdict::Refuse(error) => error,
+            _ => Error::Denied(Denial::NoCredentials),
+        };
+        if self.failure.is_none_or(|before| weight(before) < weight(error)) {
+            self.failure = Some(error);
+        }
+    }
+
+    fn undo(&self) {
+        self.context.request_edits.replace(self.request_edits.clone());
+        self.context.response_edits.replace(self.response_edits.clone());
+    }
+
+    /// None does.
+    fn end(self) -> Verdict {
+        let mut edits = self.context.response_edits.borrow_mut();
+        for challenge in &self.challenges {
+            edits.add(Bytes::from_static(CHALLENGE), challenge.clone());
+        }
+        let error = self.failure.unwrap_or(Error::Denied(Denial::NoCredentials));
+        // RFC 9110 §15.5.2: with 401 goes what to bring.
+        let asks = !self.challenges.is_empty();
+        Verdict::Refuse(match weight(error) {
+            NOTHING if asks => Error::Denied(Denial::NoCredentials),
+            WRONG if asks && error.status() != Some(401) => Error::Denied(Denial::WrongCredentials),
+            _ => error,
+        })
+    }
+}
+
+/// The client has shown nothing.
+const NOTHING: u8 = 0;
+/// It has shown something wrong.
+const WRONG: u8 = 2;
+
+/// How much a failure tells of why nobody knows a client.
+fn weight(error: Error) -> u8 {
+    match error {
+        Error::Denied(Denial::NoCredentials | Denial::NoCertificate) => NOTHING,
+        Error::Denied(Denial::ExpiredToken) => 1,
+        Error::Denied(Denial::MissingScope) => 3,
+        // Somebody may know it, who cannot be asked.
+        error if error.status().is_none_or(|status| status >= 500) => 4,
+        _ => WRONG,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Answered, Asker};
+    use super::*;
+
+    /// Knows who says its name.
+    struct Member {
+        name: &'static str,
+        unknown: Verdict,
+        waits: bool,
+    }
+
+    impl Member {
+        fn verdict(&self, request: &Request<'_>, context: &Context) -> Verdict {
+            let (asked, name) =
+                (Bytes::from_static(b"x-asked"), Bytes::from_static(self.name.as_bytes()));
+            context.request_edits.borrow_mut().add(asked, name.clone());
+            let shown =
+                crate::http::head::values_of(&request.head.fields, request.bytes, "x-shown");
+            if shown.into_iter().any(|value| value == self.name.as_bytes()) {
+                return Verdict::Continue;
+            }
+            context.response_edits.borrow_mut().add(Bytes::from_static(CHALLENGE), name);
+            self.unknown
+        }
+    }
+
+    impl Policy for Member {
+        fn strip(&self, _: &Request<'_>, context: &Context) {
+            let field = format!("x-{}", self.name);
+            context.request_edits.borrow_mut().remove(field.into());
+        }
+
+        fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+            match self.waits {
+                true => Verdict::Wait,
+                false => self.verdict(request, context),
+            }
+        }
+
+        fn wait<'a>(
+            &'a self,
+            request: &'a Request<'_>,
+            context: &'a Context,
+        ) -> LocalBoxFuture<'a, Verdict> {
+            Box::pin(async { self.verdict(request, context) })
+        }
+    }
+
+    fn denied(denial: Denial) -> Verdict {
+        Verdict::Refuse(Error::Denied(denial))
+    }
+
+    fn any(members: Vec<(&'static str, Verdict, bool)>) -> Any {
+        let member = |(name, unknown, waits)| Asked {
+            policy: Rc::new(Member { name, unknown, waits }),
+            counters: Default::default(),
+        };
+        Any(members.into_iter().map(member).collect())
+    }
+
+    fn two(waits: bool) -> Any {
+        let nothing = denied(Denial::NoCredentials);
+        any(vec![("one", nothing, false), ("two", nothing, waits)])
+    }
+
+    #[test]
+    fn the_first_that_knows_lets_in_and_the_others_leave_nothing_behind() {
+        for name in ["one", "two"] {
+            let Answered { verdict, request, response } =
+                Asker::get("/").field("x-shown", name).of(&two(false));
+            assert_eq!(verdict, Verdict::Continue);
+            assert_eq!((request, response), (format!("x-asked: {name}\n"), String::new()));
+        }
+        let nobody = Asker::get("/").field("x-shown", "three").of(&two(false));
+        assert_eq!(nobody.verdict, denied(Denial::NoCredentials));
+        assert_eq!(nobody.request, "");
+        assert_eq!(nobody.response, "www-authenticate: one\nwww-authenticate: two\n");
+    }
+
+    #[test]
+    fn what_only_one_may_say_nobody_says() {
+        Asker::get("/").field("x-shown", "one").ask(|request, context| {
+            assert_eq!(two(false).request(request, context), Verdict::Continue);
+            let edits = context.request_edits.borrow();
+            assert!(edits.removes(b"x-one") && edits.removes(b"x-two"));
+        });
+    }
+
+    #[test]
+    fn those_that_take_their_time_are_waited_for() {
+        for (name, expected) in [
+            ("one", Verdict::Continue),
+            ("two", Verdict::Continue),
+            ("three", denied(Denial::NoCredentials)),
+        ] {
+            Asker::get("/").field("x-shown", name).ask(|request, context| {
+                let any = two(true);
+                let mut verdict = any.request(request, context);
+                if verdict == Verdict::Wait {
+                    let waiting = any.wait(request, context);
+                    verdict = futures_util::FutureExt::now_or_never(waiting).unwrap();
+                }
+                assert_eq!(verdict, expected);
+                let edits = context.request_edits.borrow();
+                let asked: Vec<_> = edits.values(b"x-asked").collect();
+                let expected: &[&[u8]] = if name == "three" { &[] } else { &[name.as_bytes()] };
+                assert_eq!(asked, expected);
+            });
+        }
+    }
+
+    #[test]
+    fn the_failure_that_tells_most_counts() {
+        let nothing = denied(Denial::NoCredentials);
+        let wrong = denied(Denial::WrongToken("it is wrong"));
+        for (first, second, expected) in [
+            (nothing, wrong, wrong),
+            (wrong, nothing, wrong),
+            (denied(Denial::ExpiredToken), nothing, denied(Denial::ExpiredToken)),
+            (denied(Denial::ExpiredToken), wrong, wrong),
+            (denied(Denial::NoCertificate), nothing, nothing),
+            (denied(Denial::OtherCertificate), nothing, denied(Denial::WrongCredentials)),
+            (denied(Denial::MissingScope), wrong, denied(Denial::MissingScope)),
+            (denied(Denial::NoKeys), wrong, denied(Denial::NoKeys)),
+            (Verdict::Refuse(Error::Unavailable), wrong, Verdict::Refuse(Error::Unavailable)),
+            (Verdict::Answer(302), nothing, nothing),
+        ] {
+            let any = any(vec![("one", first, false), ("two", second, false)]);
+            assert_eq!(Asker::get("/").of(&any).verdict, expected, "{first:?} {second:?}");
+        }
+    }
+}
