@@ -165,6 +165,7 @@ fn the_reference_has_the_defaults() {
         policies.users = { kind = "jwt", algorithms = ["RS256"], jwks_url = "https://id.example.com/.well-known/jwks.json" }
         policies.partners = { kind = "jwt", algorithms = ["ES256"], jwks_file = "config/examples/keys.json" }
         policies.machines = { kind = "jwt", algorithms = ["HS256"], secret_file = "config/examples/secret.txt" }
+        policies.session = { kind = "forward_auth", upstream = "example" }
         policies.known = { kind = "any", of = ["programs", "users"] }
         policies.patches = { kind = "rules", rules = [{ name = "log4shell", path = "^/", query = "jndi:", header = { user-agent = "jndi:" } }] }
         policies.in_flight = { kind = "concurrency", limit = 100 }

@@ -25,6 +25,7 @@ mod driver;
 mod endpoints;
 mod explain;
 mod faults;
+mod forward_auth;
 mod forwarding;
 mod greedy;
 mod health;

@@ -107,7 +107,8 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
     let limits = Limits { underscores, ..limits };
     let pages = root.table("pages", pages);
     let tls = tls::offers(root);
-    let mut policies = Policies::read(root);
+    let upstreams = upstreams::read(root, cores.len());
+    let mut policies = Policies::read(root, &upstreams);
     let (xdp, mut sources) = xdp::read(root);
     let bans = bans::read(root);
     let listeners = listeners(root, &tls, &mut policies, &xdp::names(&sources));
@@ -116,7 +117,6 @@ fn config(root: &mut Section<'_>, cpus: &[usize]) -> Config {
         root.table("admin", |table| (admin(table, &listeners), admin_socket(table)));
     let access_log = root.table("access_log", access_log);
     let dns = root.table("dns", dns);
-    let upstreams = upstreams::read(root, cores.len());
     let routes = routes::read(root, &upstreams, &mut policies);
     Config {
         cores,

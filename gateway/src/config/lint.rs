@@ -78,8 +78,10 @@ impl Config {
                 self.policies.iter().position(|policy| policy.name == *member)
             }),
         );
+        let asked: BTreeSet<_> =
+            self.policies.iter().filter_map(|policy| policy.settings.upstream()).collect();
         for (index, upstream) in self.upstreams.iter().enumerate() {
-            if !routed.contains(&index) {
+            if !routed.contains(&index) && !asked.contains(&*upstream.name) {
                 warnings.push(format!("upstreams.{}: no route leads there", upstream.name));
             }
         }

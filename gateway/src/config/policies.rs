@@ -7,6 +7,7 @@ use crate::document::problem::shown;
 use crate::document::section::Section;
 use crate::document::values::{check_name, once, text};
 use crate::policy::{AUTHENTICATING, KINDS, Settings, any};
+use crate::upstream;
 
 /// The kind of those that are made of others.
 const COMBINING: &str = "any";
@@ -23,7 +24,9 @@ pub(super) struct Policies {
 }
 
 impl Policies {
-    pub fn read(root: &mut Section<'_>) -> Self {
+    pub fn read(root: &mut Section<'_>, upstreams: &[upstream::Spec]) -> Self {
+        let positions = upstreams.iter().enumerate();
+        let upstreams = positions.map(|(at, upstream)| (upstream.name.clone(), at)).collect();
         let mut policies =
             Self { all: Vec::new(), wrong: HashSet::new(), combining: HashSet::new() };
         root.named_tables("policies", |name, table| {
@@ -35,7 +38,13 @@ impl Policies {
                     table.skip_rest();
                     policies.combining.insert(name.to_owned());
                 }
-                false => policies.add(name, read(name, table)),
+                false => {
+                    let settings = read(name, table);
+                    if settings.as_ref().is_some_and(|settings| settings.upstream().is_some()) {
+                        let _ = table.reference("upstream", &upstreams);
+                    }
+                    policies.add(name, settings.filter(|_| table.is_right()));
+                }
             }
         });
         // What is made of others is read once all of those are known.

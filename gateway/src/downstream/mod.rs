@@ -4,6 +4,7 @@
 
 pub mod connection;
 mod current;
+mod inquiry;
 mod prologue;
 mod route;
 mod serve;

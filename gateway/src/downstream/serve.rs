@@ -136,12 +136,12 @@ async fn answer(
 ) -> Result<Forwarded, Error> {
     let Request { head, bytes, .. } = *request;
     if let Some(listener) = listener {
-        let verdict = match listener.policies.request(request, reader, context).await {
+        let verdict = match listener.policies.request(request, reader, context, &**shared).await {
             Verdict::Continue => redirect(listener, request, context)?,
             verdict => verdict,
         };
         if let Some(status) = passed(verdict)? {
-            return answer_self(shared, status, None, request, responder, context).await;
+            return answer_for_policy(shared, status, request, responder, context).await;
         }
     }
     // RFC 9110 §9.3.7: `*` asks about the server as a whole, which for a client is the gateway.
@@ -153,8 +153,9 @@ async fn answer(
         return Err(Error::Rejected(Reject::Malformed(ambiguity.reason())));
     }
     let request = &Request { route: &route.name, ..*request };
-    if let Some(status) = passed(route.policies.request(request, reader, context).await)? {
-        return answer_self(shared, status, None, request, responder, context).await;
+    let verdict = route.policies.request(request, reader, context, &**shared).await;
+    if let Some(status) = passed(verdict)? {
+        return answer_for_policy(shared, status, request, responder, context).await;
     }
     // RFC 9110 §7.6.2: the last recipient answers, whatever lies behind it.
     if head.max_forwards == Some(0) {
@@ -317,6 +318,20 @@ async fn answer_self(
         responder.answer(status, content, persistent, request, context).await?;
     }
     Ok(Forwarded { persistent, surplus: BytesMut::new() })
+}
+
+/// The same with what a policy has to say, if it does.
+async fn answer_for_policy(
+    shared: &Shared,
+    status: u16,
+    request: &Request<'_>,
+    responder: &mut Option<Responder<'_>>,
+    context: &Context,
+) -> Result<Forwarded, Error> {
+    let said = context.content.take();
+    let content =
+        said.as_ref().map(|(content_type, body)| Content { content_type, body: body.clone() });
+    answer_self(shared, status, content, request, responder, context).await
 }
 
 /// Whether a connection may stay open after an answer of the gateway's own: what is left of a

@@ -118,6 +118,8 @@ pub struct Context {
     pub response_edits: RefCell<Edits>,
     /// Which of its rules a policy has refused the request by.
     pub reason: OnceCell<Box<str>>,
+    /// What a policy answers with: a content type, and a body.
+    pub content: RefCell<Option<(String, Vec<u8>)>>,
     /// What the access log shows in place of the query, where that has a secret in it.
     pub logged_query: RefCell<Option<Bytes>>,
     /// Bytes of the request's body, where a policy lets in less than the route.

@@ -119,6 +119,8 @@ pub enum Denial {
     NoKeys,
     /// Too many passwords wait for being verified.
     TooManyPasswords,
+    /// Nobody answers who could say whether the client may come in.
+    Unanswered,
 }
 
 impl Denial {
@@ -130,7 +132,7 @@ impl Denial {
             Self::NoCredentials | Self::WrongCredentials => 401,
             Self::WrongToken(_) | Self::ExpiredToken | Self::UnknownKey => 401,
             Self::MissingScope => 403,
-            Self::TooManyPasswords | Self::NoKeys => 503,
+            Self::TooManyPasswords | Self::NoKeys | Self::Unanswered => 503,
             Self::Method => 405,
             Self::ContentType => 415,
             Self::BodyTooLarge => 413,
@@ -159,6 +161,7 @@ impl Denial {
             Self::MissingScope => "token lacks a scope",
             Self::NoKeys => "no keys to verify tokens by",
             Self::TooManyPasswords => "too many passwords to verify",
+            Self::Unanswered => "nobody says whether it may come in",
         }
     }
 }
@@ -208,7 +211,9 @@ impl Error {
     /// After how many seconds it may be worth to try again, if time helps (RFC 9110 §10.2.3).
     pub fn retry_after(self) -> Option<&'static str> {
         match self {
-            Self::Unavailable | Self::Refused | Self::Denied(Denial::NoKeys) => Some("5"),
+            Self::Unavailable
+            | Self::Refused
+            | Self::Denied(Denial::NoKeys | Denial::Unanswered) => Some("5"),
             Self::Overloaded | Self::Denied(Denial::TooManyPasswords) => Some("1"),
             _ => None,
         }

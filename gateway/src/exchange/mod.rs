@@ -5,6 +5,7 @@
 pub mod affinity;
 pub mod context;
 pub mod error;
+pub mod inquiry;
 pub mod pages;
 pub mod request_id;
 pub mod responder;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::BytesMut;
 
-use super::context::{Context, Request};
+use super::context::{Context, Request, add};
 use super::{Error, Resources};
 use crate::http::accept::prefers_json;
 use crate::http::edits::Edits;
@@ -101,6 +101,9 @@ impl<'a> Responder<'a> {
         };
         let (method, version) = self.request;
         let with_body = method != Method::Head;
+        if with_body {
+            add(&context.bytes_out, body.len());
+        }
         let edits = context.response_edits.take();
         let answer = Answer {
             status,

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::Request;
+use crate::document::problem::shown;
 use crate::http::head::values_of;
 use crate::http::target;
 use crate::routing::Pattern;
@@ -297,7 +298,8 @@ impl FromStr for Value {
         known.or_else(named).ok_or_else(|| {
             let names: Vec<_> = VALUES.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
-            format!("{{{text}}} is none of {names}, header:NAME, path:GROUP, query:NAME in braces")
+            let own = shown(&format!("{{{text}}}"));
+            format!("{own} is none of {names}, header:NAME, path:GROUP, query:NAME in braces")
         })
     }
 }

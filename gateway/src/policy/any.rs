@@ -10,6 +10,7 @@ use super::{Asked, Build, Parts, Policy, Verdict};
 use crate::document::section::Section;
 use crate::document::values::{once, text};
 use crate::exchange::error::Denial;
+use crate::exchange::inquiry::Upstreams;
 use crate::exchange::{Context, Error, Request};
 use crate::http::edits::Edits;
 
@@ -75,12 +76,13 @@ impl Policy for Any {
         &'a self,
         request: &'a Request<'_>,
         context: &'a Context,
+        upstreams: &'a dyn Upstreams,
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(async move {
             let mut tries = Tries::begin(self, request, context);
             for Asked { policy, counters } in &self.0 {
                 let verdict = match policy.request(request, context) {
-                    Verdict::Wait => policy.wait(request, context).await,
+                    Verdict::Wait => policy.wait(request, context, upstreams).await,
                     verdict => verdict,
                 };
                 match verdict {
@@ -141,6 +143,7 @@ impl<'a> Tries<'a> {
     fn undo(&self) {
         self.context.request_edits.replace(self.request_edits.clone());
         self.context.response_edits.replace(self.response_edits.clone());
+        self.context.content.take();
     }
 
     /// None does.
@@ -179,7 +182,7 @@ fn weight(error: Error) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Answered, Asker};
+    use super::super::testing::{Answered, Asker, Nobody};
     use super::*;
 
     /// Knows who says its name.
@@ -221,6 +224,7 @@ mod tests {
             &'a self,
             request: &'a Request<'_>,
             context: &'a Context,
+            _upstreams: &'a dyn Upstreams,
         ) -> LocalBoxFuture<'a, Verdict> {
             Box::pin(async { self.verdict(request, context) })
         }
@@ -277,7 +281,7 @@ mod tests {
                 let any = two(true);
                 let mut verdict = any.request(request, context);
                 if verdict == Verdict::Wait {
-                    let waiting = any.wait(request, context);
+                    let waiting = any.wait(request, context, &Nobody);
                     verdict = futures_util::FutureExt::now_or_never(waiting).unwrap();
                 }
                 assert_eq!(verdict, expected);

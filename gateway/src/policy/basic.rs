@@ -24,6 +24,7 @@ use crate::document::section::Section;
 use crate::document::units::duration;
 use crate::document::values::path;
 use crate::exchange::error::Denial;
+use crate::exchange::inquiry::Upstreams;
 use crate::exchange::{Context, Error, Request};
 use crate::http::head::values_of;
 use crate::http::headers::trim_ows;
@@ -121,6 +122,7 @@ impl Policy for Basic {
         &'a self,
         request: &'a Request<'_>,
         context: &'a Context,
+        _upstreams: &'a dyn Upstreams,
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(async move {
             let Settings { users, remember, caller, .. } = &self.settings;

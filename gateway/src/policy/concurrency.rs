@@ -21,6 +21,7 @@ use crate::document::section::Section;
 use crate::document::units::{bytes, duration};
 use crate::document::values::{boolean, integer};
 use crate::exchange::error::Denial;
+use crate::exchange::inquiry::Upstreams;
 use crate::exchange::{Context, Error, Request};
 use crate::net::{Deadline, rt};
 use crate::telemetry::metrics;
@@ -110,6 +111,7 @@ impl Policy for Concurrency {
         &'a self,
         request: &'a Request<'_>,
         context: &'a Context,
+        _upstreams: &'a dyn Upstreams,
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(async move {
             let Settings { key, limit, queue, wait, .. } = &self.settings;

@@ -13,6 +13,7 @@ mod concurrency;
 mod cookies;
 mod cors;
 mod file;
+mod forward_auth;
 mod gcra;
 mod headers;
 mod hsts;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use futures_util::future::{Either, LocalBoxFuture, ready, select};
 
 use crate::document::section::Section;
+use crate::exchange::inquiry::Upstreams;
 use crate::exchange::{Context, Error, Request};
 use crate::net::Reader;
 use crate::telemetry::metrics;
@@ -66,12 +68,13 @@ pub trait Policy {
     /// somebody is and another one does.
     fn strip(&self, _request: &Request<'_>, _context: &Context) {}
 
-    /// Goes on where [`Self::request`] has said [`Verdict::Wait`]. It must end by itself, and is dropped
+    /// Goes on where [`Self::request`] has said [`Verdict::Wait`], and may ask upstreams. It must end by itself, and is dropped
     /// when the client leaves.
     fn wait<'a>(
         &'a self,
         _request: &'a Request<'_>,
         _context: &'a Context,
+        _upstreams: &'a dyn Upstreams,
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(ready(Verdict::Continue))
     }
@@ -110,6 +113,11 @@ trait Build: Sized + Clone {
     /// The names of the policies it is made of.
     fn members(&self) -> &[String] {
         &[]
+    }
+
+    /// The name of the upstream it asks.
+    fn upstream(&self) -> Option<&str> {
+        None
     }
 
     /// What all workers are to share.
@@ -193,11 +201,14 @@ impl Policies {
         request: &Request<'_>,
         client: &Reader,
         context: &Context,
+        upstreams: &dyn Upstreams,
     ) -> Verdict {
         for Asked { policy, counters } in self.0.iter() {
             let verdict = match policy.request(request, context) {
                 // Boxed, so that no other request has room for it.
-                Verdict::Wait => Box::pin(wait(&**policy, request, client, context)).await,
+                Verdict::Wait => {
+                    Box::pin(wait(&**policy, request, client, context, upstreams)).await
+                }
                 verdict => verdict,
             };
             match verdict {
@@ -218,9 +229,10 @@ async fn wait(
     request: &Request<'_>,
     client: &Reader,
     context: &Context,
+    upstreams: &dyn Upstreams,
 ) -> Verdict {
     let watcher = client.watcher();
-    match select(policy.wait(request, context), pin!(watcher.broken())).await {
+    match select(policy.wait(request, context, upstreams), pin!(watcher.broken())).await {
         Either::Left((verdict, _)) => verdict,
         Either::Right(_) => Verdict::Refuse(Error::ClientGone),
     }
@@ -274,6 +286,13 @@ macro_rules! policies {
                 }
             }
 
+            /// The name of the upstream it asks.
+            pub fn upstream(&self) -> Option<&str> {
+                match self {
+                    $(Self::$module(settings) => settings.upstream(),)*
+                }
+            }
+
             /// The files it is read from.
             pub fn files(&self) -> Vec<&Path> {
                 match self {
@@ -318,6 +337,7 @@ policies! {
     "concurrency" => concurrency,
     "cookies" => cookies,
     "cors" => cors,
+    "forward_auth" => forward_auth authenticates,
     "headers" => headers,
     "hsts" => hsts,
     "jwt" => jwt authenticates,

@@ -3,10 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use futures_util::future::LocalBoxFuture;
+
 use super::{Build, Parts, Policy, Verdict};
 use crate::document::section::{Section, read_document};
 use crate::document::value::Document;
-use crate::exchange::{Context, Identity, Request};
+use crate::exchange::inquiry::{Inquiry, Reply, Upstreams};
+use crate::exchange::{Context, Error, Identity, Request};
 use crate::http::forward::Client;
 use crate::http::framing;
 use crate::http::head::RequestHead;
@@ -127,6 +130,15 @@ impl Asker {
             let request = lines(&context.request_edits);
             Answered { verdict, request, response: lines(&context.response_edits) }
         })
+    }
+}
+
+/// Upstreams none of which answers.
+pub struct Nobody;
+
+impl Upstreams for Nobody {
+    fn ask<'a>(&'a self, _: Inquiry<'a>) -> LocalBoxFuture<'a, Result<Reply, Error>> {
+        Box::pin(std::future::ready(Err(Error::Unavailable)))
     }
 }
 

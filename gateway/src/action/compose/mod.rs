@@ -12,6 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 
 use super::call::{Answer, Call, Wanted};
+use crate::exchange::inquiry::LEFT_OUT;
 use crate::exchange::responder::Content;
 use crate::exchange::template::{Escape, Template};
 use crate::exchange::{Context, Error, Request, Resources};
@@ -24,19 +25,6 @@ use crate::net::stream::Watcher;
 use crate::routing::Pattern;
 use crate::upstream::Upstream;
 pub use shape::Shape;
-
-/// What of the client's request is about the one answer it gets, or about a body.
-const LEFT_OUT: [&str; 9] = [
-    "content-encoding",
-    "content-language",
-    "content-type",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "range",
-];
 
 /// What a route makes of several answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

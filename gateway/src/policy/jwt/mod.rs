@@ -33,6 +33,7 @@ use super::{Build, Parts, Policy, Shared, Verdict, headers};
 use crate::document::section::Section;
 use crate::document::values::{path, text, word};
 use crate::exchange::error::Denial;
+use crate::exchange::inquiry::Upstreams;
 use crate::exchange::{Context, Error, Request};
 
 /// Bytes of a file with keys: a set of thousands.
@@ -270,6 +271,7 @@ impl Policy for Jwt {
         &'a self,
         request: &'a Request<'_>,
         context: &'a Context,
+        _upstreams: &'a dyn Upstreams,
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(async move {
             if let Some(source) = &self.source {
