@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, ADMIN_SOCKET, Overrides};
+use crate::top::Sort;
 use crate::xdp;
 
 const EXAMPLES: &str = "\
@@ -18,6 +19,7 @@ Examples:
   gateway run --config gateway.toml --xdp-interface eth0 --conn-rate 50/s --xdp-enforce
   gateway check gateway.toml
   gateway explain GET https://api.example.com/orders/7 --config gateway.toml
+  gateway top --sort drops
   gateway ban 203.0.113.7 --for 10m
   gateway hash-key alice >>keys.txt
 
@@ -67,6 +69,21 @@ pub enum Command {
         /// Ban what such a file names; "-" is standard input
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         import: Option<PathBuf>,
+        /// Whom to ask.
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show who connects, asks and is dropped, live.
+    Top {
+        /// Show it once, of one second, and end
+        #[arg(long)]
+        once: bool,
+        /// As JSON
+        #[arg(long, requires = "once")]
+        json: bool,
+        /// What is on top
+        #[arg(long, value_name = "COLUMN", value_enum, default_value_t = Sort::Requests)]
+        sort: Sort,
         /// Whom to ask.
         #[command(flatten)]
         remote: Remote,

@@ -33,5 +33,6 @@ pub mod worker;
 pub mod control;
 
 pub mod remote;
+pub mod top;
 
 pub mod cli;

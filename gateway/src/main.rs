@@ -11,7 +11,7 @@ use gateway::cli::{Cli, Command, Remote, XdpCommand};
 use gateway::config::{self, Overrides};
 use gateway::explain::{Question, explain};
 use gateway::policy::api_key;
-use gateway::{control, remote, telemetry, xdp};
+use gateway::{control, remote, telemetry, top, xdp};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command().unwrap_or_else(|error| error.exit());
@@ -63,6 +63,12 @@ fn execute(command: Command) -> Result<(), u8> {
                     .and_then(|text| remote::import(&socket, &text)),
             };
             print!("{}", said.map_err(|error| fail(1, error))?);
+        }
+        Command::Top { once: true, json, sort, remote: Remote { socket } } => {
+            print!("{}", top::once(&socket, sort, json).map_err(|error| fail(1, error))?);
+        }
+        Command::Top { once: false, json: _, sort, remote: Remote { socket } } => {
+            top::live(&socket, sort).map_err(|error| fail(1, error))?;
         }
         Command::HashKey { name, stdin } => {
             let key = match stdin {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::control::Report;
+
 /// How long a gateway may take to answer: it may have a hundred thousand networks to write.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -131,6 +133,15 @@ pub fn xdp_status(socket: &Path, as_json: bool) -> Result<String, String> {
         let _ = writeln!(text, "{:<43}{:>14}", word(&entry, "network"), number(&entry, "packets"));
     }
     Ok(text)
+}
+
+/// What sources do in the next second.
+///
+/// # Errors
+/// Why the gateway cannot be asked.
+pub fn sources(socket: &Path) -> Result<Report, String> {
+    let report = ask(socket, "GET", "/sources", &Value::Null)?;
+    serde_json::from_value(report).map_err(|error| format!("a gateway of another version: {error}"))
 }
 
 /// A line for each network.

@@ -45,4 +45,5 @@ mod splits;
 mod statuses;
 mod tls;
 mod tokens;
+mod top;
 mod websocket;

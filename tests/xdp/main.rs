@@ -26,6 +26,7 @@ mod running;
 mod served;
 mod sources;
 mod told;
+mod top;
 
 use std::io::Write;
 

@@ -3,7 +3,7 @@
 //! decided at accept, for connections that came in past it, and where it is not loaded.
 //!
 //! [`bans`] says who is to be banned, [`lists`] is what a person wrote, `networks` finds the longest network an address is in,
-//! `banned` knows who is banned, and [`Sources`] is what a worker asks.
+//! `banned` knows who is banned, [`Traffic`] who keeps a worker busy, and [`Sources`] is what a worker asks.
 
 #![expect(clippy::disallowed_types, reason = "sources are counted for all workers together")]
 
@@ -12,6 +12,7 @@ pub mod bans;
 mod counts;
 pub mod lists;
 mod networks;
+mod traffic;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use counts::{Counts, Seat, Source, address_of, constants};
 pub use gateway_ebpf::verdict::Treatment;
 pub use lists::{Entry, Settings};
 pub use networks::Networks;
+pub use traffic::{Tallies, Tally, Traffic};
 
 use crate::telemetry::metrics::Refusal;
 
@@ -97,6 +99,11 @@ impl Sources {
             enforce_deny: settings.enforce_deny,
             bans_networks: live.iter().any(|entry| entry.treatment == Treatment::Ban),
         }
+    }
+
+    /// Who `address` counts as.
+    pub fn source(&self, address: IpAddr) -> Source {
+        self.counts.source(address)
     }
 
     /// Whether a connection from `peer` may come in by a listener of this class.

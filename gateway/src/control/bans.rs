@@ -1,6 +1,7 @@
 //! Bans, from an offence or a command to where they are kept: the kernel, the table workers ask, and
 //! for networks wider than a source the list.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -115,7 +116,7 @@ impl Keeper {
     pub fn held(&self) -> Vec<(Ban, u64)> {
         let held = locked(&self.bans).held(unix_now());
         let in_kernel = self.kernel().and_then(|kernel| kernel.program().bans().ok());
-        let in_kernel = in_kernel.unwrap_or_default();
+        let in_kernel: HashMap<_, _> = in_kernel.unwrap_or_default().into_iter().collect();
         let list = self.kernel().and_then(|kernel| kernel.program().list_hits().ok());
         let list = list.unwrap_or_default();
         let hits = |ban: &Ban| {
@@ -123,7 +124,7 @@ impl Keeper {
                 return list.get(&ban.network).copied().unwrap_or(0);
             }
             let source = self.counts().source(ban.network.addr());
-            in_kernel.iter().find(|(other, _)| *other == source).map_or(0, |(_, ban)| ban.hits)
+            in_kernel.get(&source).map_or(0, |ban| ban.hits)
         };
         held.into_iter().map(|ban| (ban.clone(), hits(&ban))).collect()
     }
@@ -160,7 +161,7 @@ impl Keeper {
     }
 
     /// The network that counts as one source, unless `network` is wider.
-    fn source_of(&self, network: IpNet) -> IpNet {
+    pub(super) fn source_of(&self, network: IpNet) -> IpNet {
         let address = network.addr().to_canonical();
         let length = match address {
             IpAddr::V4(_) => self.prefixes.0,

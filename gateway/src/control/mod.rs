@@ -25,6 +25,7 @@ mod socket;
 mod sources;
 mod supervise;
 mod tickets;
+mod traffic;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::{Sender, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 
+use crate::admission::Tallies;
 use crate::config::Config;
 use crate::net::rt::Driver;
 use crate::telemetry::{access_log, prometheus};
@@ -47,6 +49,7 @@ use prober::Prober;
 use reload::Found;
 use resolver::Names;
 use supervise::{Gateway, Listening, Reloading};
+pub use traffic::{Doings, Report};
 
 /// Offences on their way from workers; more than that are only counted.
 const REPORTS_MAX: usize = 4096;
@@ -73,6 +76,11 @@ enum Event {
     ListEnded,
     /// Networks were banned, or are no longer.
     ListChanged,
+    /// Somebody looks at what sources do.
+    Look {
+        goes_on: bool,
+        answers: UnboundedSender<Tallies>,
+    },
     /// What looking at a change has found.
     Found(Box<Found>),
     StartTimeout,
@@ -138,7 +146,8 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     }));
     let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&status))).transpose()?;
 
-    let _socket = socket.map(|socket| socket.serve(Arc::clone(&keeper))).transpose()?;
+    let watch = traffic::Watch::new(Arc::clone(&keeper), events.clone());
+    let _socket = socket.map(|socket| socket.serve(Arc::clone(&keeper), watch)).transpose()?;
 
     let drain_timeouts = (config.drain_timeout, config.tunnel_drain_timeout);
     let (reports, reported) = channel(REPORTS_MAX);

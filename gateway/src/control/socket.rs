@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use super::Error;
 use super::admin::{ACCEPT_PAUSE, CONNECTIONS_MAX, answer};
 use super::sources::Keeper;
+use super::traffic::Watch;
 use crate::admission::bans::Ban;
 use crate::admission::unix_now;
 use crate::config::AdminSocket;
@@ -82,14 +83,16 @@ fn listen(path: &PathBuf) -> io::Result<UnixListener> {
 
 impl Socket {
     /// Starts to answer. The file is there for as long as what this returns.
-    pub fn serve(self, keeper: Arc<Keeper>) -> Result<File, Error> {
+    pub fn serve(self, keeper: Arc<Keeper>, watch: Arc<Watch>) -> Result<File, Error> {
         let listener = tokio::net::UnixListener::from_std(self.listener).map_err(Error::Runtime)?;
         let router = Router::new()
             .route("/bans", get(bans).post(ban))
             .route("/unban", post(unban))
             .route("/xdp", get(xdp_status))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-            .with_state(keeper);
+            .with_state(keeper)
+            .route("/sources", get(sources))
+            .with_state(watch);
         tokio::spawn(accept(listener, router));
         Ok(self.file)
     }
@@ -207,6 +210,11 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
         "bans": keeper.ban_counts().2,
     }))
     .into_response()
+}
+
+/// What sources do, as it is next seen.
+async fn sources(State(watch): State<Arc<Watch>>) -> impl IntoResponse {
+    as_json(&json!(watch.report().await))
 }
 
 /// Does something about each element of an array, and tells what came of it: one by one, so that one

@@ -18,9 +18,9 @@ use super::reload::{self, Candidate, Change, Found};
 use super::resolver::{Answer, Names};
 use super::sources::Keeper;
 use super::{Error, Event, policies, tickets, warn};
-use crate::admission::unix_now;
+use crate::admission::{Tallies, unix_now};
 use crate::config::Config;
-use crate::worker::mailbox::Handle;
+use crate::worker::mailbox::{Handle, Look};
 use crate::worker::{Entrance, Generation};
 
 /// A worker only has to make its ring and its timers before it listens.
@@ -103,6 +103,7 @@ impl Gateway {
                     }
                 }
                 Event::ListChanged => self.renew_list(),
+                Event::Look { goes_on, answers } => self.look_at_sources(goes_on, &answers),
                 event => match lifecycle.on(event) {
                     Step::Wait => {}
                     Step::Serve => self.announce(),
@@ -119,6 +120,16 @@ impl Gateway {
             }
         }
         lifecycle.outcome(self.status.connections_open())
+    }
+
+    /// Asks every worker what sources do.
+    fn look_at_sources(&self, goes_on: bool, answers: &UnboundedSender<Tallies>) {
+        for worker in &self.workers {
+            let answers = answers.clone();
+            // Who has asked may have given up.
+            let answer = Box::new(move |tallies| drop(answers.send(tallies)));
+            worker.look(Look { goes_on, answer });
+        }
     }
 
     /// Looks at what may have changed without making anybody wait.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Redirect;
-use crate::admission::Sources;
+use crate::admission::{Sources, Traffic};
 use crate::exchange::{Error, ProxyProtocol, Resources, Trust};
 use crate::net::rt;
 use crate::policy::Policies;
@@ -42,6 +42,8 @@ pub struct Shared {
     pub listeners: Vec<Option<Listener>>,
     /// Who may connect.
     pub sources: Arc<Sources>,
+    /// What is told of each source while somebody looks.
+    pub traffic: Rc<Traffic>,
     /// TLS handshakes this worker may have going on.
     pub handshakes_max: usize,
     /// Where requests go, in the configuration's order.

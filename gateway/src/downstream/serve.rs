@@ -97,6 +97,8 @@ pub(super) async fn serve(
 
     let duration = begun.elapsed();
     count(shared, context.status.get(), duration);
+    let bodies = (context.bytes_in.get(), context.bytes_out.get());
+    note_traffic(shared, source, context.status.get(), bodies);
     if !banned {
         shared.note_status(context.status.get(), source, peer.socket);
     }
@@ -388,6 +390,7 @@ pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, err
     let sent = responder::refuse(&mut connection.stream.writer, resources, status).await;
     count(shared, status, Duration::ZERO);
     let client = connection.peer.source;
+    note_traffic(shared, client, status, (0, 0));
     shared.log(|| Entry { status, error: Some(error.message()), ..unknown(client) });
     if sent.is_ok() { Next::Linger } else { Next::Close }
 }
@@ -410,6 +413,19 @@ fn count(shared: &Shared, status: u16, duration: Duration) {
     if status != 101 {
         metrics.request_duration.record(duration);
     }
+}
+
+/// Counts a request for its source, while somebody looks; `bytes` of its body and of the answer's.
+fn note_traffic(shared: &Shared, client: SocketAddr, status: u16, bytes: (u64, u64)) {
+    if !shared.traffic.is_watched() {
+        return;
+    }
+    shared.traffic.note(shared.sources.source(client.ip()), |tally| {
+        tally.requests += 1;
+        tally.client_errors += u64::from((400..500).contains(&status));
+        tally.bytes_in += bytes.0;
+        tally.bytes_out += bytes.1;
+    });
 }
 
 /// What the access log says of an exchange.

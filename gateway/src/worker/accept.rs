@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::{AbortHandle, abortable};
 
 use super::Entrance;
-use crate::admission::{Seat, Verdict};
+use crate::admission::{Seat, Source, Traffic, Verdict};
 use crate::downstream::{Current, connection};
 use crate::net::{Deadlines, Listener, Stream, rt};
 use crate::sys;
@@ -43,6 +43,7 @@ pub(super) struct Door {
     /// What is accepted from.
     open_entrances: RefCell<Vec<Open>>,
     metrics: Arc<metrics::Worker>,
+    traffic: Rc<Traffic>,
     deadlines: Rc<Deadlines>,
     connections_max: usize,
     open: Cell<usize>,
@@ -55,7 +56,8 @@ pub(super) struct Door {
 
 impl Door {
     pub fn new(current: Rc<Current>, connections_max: usize) -> Self {
-        let resources = &current.get().resources;
+        let shared = current.get();
+        let (resources, traffic) = (&shared.resources, Rc::clone(&shared.traffic));
         let metrics = Arc::clone(&resources.metrics);
         let deadlines = Rc::clone(&resources.deadlines);
         let (open, until_reaping) = (Cell::new(0), Cell::new(0));
@@ -63,6 +65,7 @@ impl Door {
             current,
             open_entrances: RefCell::default(),
             metrics,
+            traffic,
             deadlines,
             connections_max,
             open,
@@ -144,7 +147,7 @@ impl Door {
             metrics.connections_refused.add(1);
             return;
         }
-        let Ok(seat) = self.ask(index, peer) else {
+        let Ok((source, seat)) = self.ask(index, peer) else {
             // The next one is refused by the kernel, where it can: a reset costs both sides least.
             sys::reset_on_close(&socket);
             return;
@@ -157,7 +160,7 @@ impl Door {
             }
         };
         metrics.connections_accepted.add(1);
-        let guest = Guest::new(Rc::clone(self), seat);
+        let guest = Guest::new(Rc::clone(self), source, seat);
         self.make_room();
         let current = Rc::clone(&self.current);
         let serving = async move {
@@ -172,15 +175,21 @@ impl Door {
     }
 
     /// Whether the source of a connection may have it; its seat, where connections are counted.
-    fn ask(&self, index: usize, peer: SocketAddr) -> Result<Option<Seat>, Refusal> {
+    fn ask(&self, index: usize, peer: SocketAddr) -> Result<(Source, Option<Seat>), Refusal> {
         let shared = self.current.get();
         let class = shared.listener(index).map_or(0, |listener| listener.class);
+        let source = shared.sources.source(peer.ip());
         let (verdict, refusal) = match shared.sources.enter(peer.ip(), class) {
-            Verdict::Enter(seat) => return Ok(seat),
-            Verdict::Observe(refusal, seat) => (Ok(seat), refusal),
+            Verdict::Enter(seat) => return Ok((source, seat)),
+            Verdict::Observe(refusal, seat) => (Ok((source, seat)), refusal),
             Verdict::Refuse(refusal) => (Err(refusal), refusal),
         };
-        self.metrics.source_refused(refusal, verdict.is_err());
+        let refused = verdict.is_err();
+        self.metrics.source_refused(refusal, refused);
+        self.traffic.note(source, |tally| match refused {
+            true => tally.refused += 1,
+            false => tally.observed += 1,
+        });
         verdict
     }
 
@@ -237,15 +246,17 @@ impl Door {
 /// A connection that counts as open for as long as this lives, a panic included.
 struct Guest {
     door: Rc<Door>,
+    source: Source,
     /// What its source has open.
     _seat: Option<Seat>,
 }
 
 impl Guest {
-    fn new(door: Rc<Door>, seat: Option<Seat>) -> Self {
+    fn new(door: Rc<Door>, source: Source, seat: Option<Seat>) -> Self {
+        door.traffic.enter(source);
         door.open.set(door.open.get() + 1);
         door.metrics.connections_open.add(1);
-        Self { door, _seat: seat }
+        Self { door, source, _seat: seat }
     }
 }
 
@@ -255,6 +266,7 @@ impl Drop for Guest {
         let open = door.open.get() - 1;
         door.open.set(open);
         door.metrics.connections_open.sub(1);
+        door.traffic.leave(self.source);
         if open == 0
             && let Some(waker) = door.closed.borrow_mut().take()
         {

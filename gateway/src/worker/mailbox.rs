@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Entrance, Generation};
+use crate::admission::Tallies;
 use crate::telemetry::metrics::Offence;
 
 /// What a worker tells control.
@@ -45,12 +46,13 @@ pub struct Report {
 
 /// Control's end: commands to one worker. Each is one byte on a socket of its own, so that sending
 /// never blocks.
-#[derive(Debug)]
 pub struct Handle {
     drain: UnixStream,
     cut: UnixStream,
     reload: UnixStream,
     next: Arc<Mutex<Option<Next>>>,
+    look: UnixStream,
+    asked: Arc<Mutex<Option<Look>>>,
 }
 
 /// What a worker is to do from now on. One value behind one lock: a socket that came apart from the
@@ -63,8 +65,15 @@ pub struct Next {
     pub entrances: Vec<Entrance>,
 }
 
+/// Somebody looks at what sources do.
+pub struct Look {
+    /// Whether to go on counting.
+    pub goes_on: bool,
+    /// Called on the worker's thread with what has been done since the last look; must not block.
+    pub answer: Box<dyn FnOnce(Tallies) + Send>,
+}
+
 /// The worker's end.
-#[derive(Debug)]
 pub struct Inbox {
     /// Has something to read once the worker is to drain.
     pub drain: UnixStream,
@@ -74,6 +83,10 @@ pub struct Inbox {
     pub reload: UnixStream,
     /// The newest of those, until it is taken.
     pub next: Arc<Mutex<Option<Next>>>,
+    /// Has something to read whenever somebody looks at what sources do.
+    pub look: UnixStream,
+    /// The newest who does, until it is taken.
+    pub asked: Arc<Mutex<Option<Look>>>,
 }
 
 impl Handle {
@@ -85,13 +98,21 @@ impl Handle {
         let (drain, drained) = UnixStream::pair()?;
         let (cut, was_cut) = UnixStream::pair()?;
         let (reload, reloaded) = UnixStream::pair()?;
-        for end in [&drain, &cut, &reload] {
+        let (look, looked) = UnixStream::pair()?;
+        for end in [&drain, &cut, &reload, &look] {
             end.set_nonblocking(true)?;
         }
         let next = Arc::<Mutex<Option<Next>>>::default();
-        let inbox =
-            Inbox { drain: drained, cut: was_cut, reload: reloaded, next: Arc::clone(&next) };
-        Ok((Self { drain, cut, reload, next }, inbox))
+        let asked = Arc::<Mutex<Option<Look>>>::default();
+        let inbox = Inbox {
+            drain: drained,
+            cut: was_cut,
+            reload: reloaded,
+            next: Arc::clone(&next),
+            look: looked,
+            asked: Arc::clone(&asked),
+        };
+        Ok((Self { drain, cut, reload, next, look, asked }, inbox))
     }
 
     /// Stop accepting, let requests in flight end, close idle connections, then end the thread.
@@ -110,6 +131,12 @@ impl Handle {
         *next = Some(Next { generation, entrances: all });
         drop(next);
         let _ = (&self.reload).write(&[0]);
+    }
+
+    /// Tell what sources have done since the last look. One who has not been answered yet never will be.
+    pub fn look(&self, look: Look) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);
+        let _ = (&self.look).write(&[0]);
     }
 
     /// End every connection that is not a tunnel.

@@ -20,7 +20,7 @@ use futures_util::future::{Either, select};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::action::Redirect;
-use crate::admission::Sources;
+use crate::admission::{Sources, Traffic};
 use crate::config::Config;
 use crate::downstream::{self, Current, Route, Shared};
 use crate::exchange::{Kept, RequestIds, Resources};
@@ -33,7 +33,7 @@ use crate::telemetry::{access_log, metrics};
 use crate::tls::{Acceptor, Connector, Tickets};
 use crate::upstream::{self, Address, Upstream};
 use accept::Door;
-use mailbox::{Event, Handle, Inbox, Next, Report};
+use mailbox::{Event, Handle, Inbox, Look, Next, Report};
 
 /// What control hands to a worker when it starts.
 pub struct Spec {
@@ -131,12 +131,13 @@ fn pin_to(core: usize) -> io::Result<()> {
 /// Accepts and serves until told to drain, then until the last connection has ended.
 async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
     let (drain, cut) = (Bell::new(inbox.drain)?, Bell::new(inbox.cut)?);
-    let reload = Bell::new(inbox.reload)?;
+    let (reload, look) = (Bell::new(inbox.reload)?, Bell::new(inbox.look)?);
     let deadlines = Deadlines::new();
     let draining = Rc::new(Cell::new(false));
     let lasting = Lasting::new(&spec, &deadlines, &draining);
     let current = Rc::new(Current::new(lasting.shared(&spec.generation, None)?));
     rt::spawn(Rc::clone(&deadlines).run(), || {});
+    rt::spawn(tell(Rc::clone(&lasting.traffic), look, inbox.asked), || {});
     let door = Rc::new(Door::new(Rc::clone(&current), spec.connections_max));
     for entrance in mem::take(&mut spec.entrances) {
         door.open(entrance)?;
@@ -205,6 +206,16 @@ async fn follow(
     }
 }
 
+/// Tells whoever looks what sources do, as long as the worker lives.
+async fn tell(traffic: Rc<Traffic>, bell: Bell, asked: Arc<Mutex<Option<Look>>>) {
+    while bell.rung().await {
+        let look = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Look { goes_on, answer }) = look {
+            answer(traffic.take(goes_on));
+        }
+    }
+}
+
 /// What of a worker outlives a configuration.
 struct Lasting {
     worker: usize,
@@ -214,6 +225,7 @@ struct Lasting {
     metrics: Arc<metrics::Worker>,
     access_log: Option<Rc<RefCell<AccessLog>>>,
     reports: Arc<dyn Fn(Report) -> bool + Send + Sync>,
+    traffic: Rc<Traffic>,
 }
 
 impl Lasting {
@@ -228,6 +240,7 @@ impl Lasting {
             metrics: Arc::clone(&spec.metrics),
             access_log: access_log.map(new_log).map(Rc::new),
             reports: Arc::clone(&spec.reports),
+            traffic: Rc::default(),
         }
     }
 
@@ -291,6 +304,7 @@ impl Lasting {
         Ok(Rc::new(Shared {
             listeners,
             sources: Arc::clone(sources),
+            traffic: Rc::clone(&self.traffic),
             handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
             upstreams,

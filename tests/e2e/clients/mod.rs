@@ -33,7 +33,7 @@ fn run_with(program: &str, arguments: &[&str], input: impl Into<Stdio>) -> Optio
     Some(output)
 }
 
-fn skip(missing: &str) {
+pub fn skip(missing: &str) {
     assert!(std::env::var_os("CI").is_none(), "no {missing}; see cargo xtask setup");
     println!("skipped: no {missing}");
 }
