@@ -34,7 +34,7 @@ use gateway_ebpf::bucket::{self, Admission, Limits, WAYS};
 use gateway_ebpf::flood::Flood;
 use gateway_ebpf::hash::{self, Place};
 use gateway_ebpf::open;
-use gateway_ebpf::packet::{self, Address, Bytes, Fields};
+use gateway_ebpf::packet::{self, Address, Bytes, Fields, Glance};
 use gateway_ebpf::verdict::{self, Action, Reason, Tables, Treatment};
 
 /// Userspace maps the table into its memory (Linux 5.5).
@@ -93,9 +93,26 @@ pub fn gateway(context: XdpContext) -> u32 {
     run(&context)
 }
 
+/// What does not concern the gateway, as most of what comes, leaves before anything is called.
 #[inline(always)]
 fn run(context: &XdpContext) -> u32 {
-    judge(context, &fields(context.data(), context.data_end()))
+    let (start, end) = (context.data(), context.data_end());
+    match packet::glance(&View { start, end }) {
+        Glance::Opens(packet) if Maps::default().class_of_port(packet.port()).is_some() => {
+            judge(context, &packet)
+        }
+        Glance::Elsewhere | Glance::Opens(_) => {
+            count(interface(context), Reason::Other as u32);
+            XDP_PASS
+        }
+        Glance::Unclear => judge(context, &fields(start, end)),
+    }
+}
+
+#[inline(always)]
+fn interface(context: &XdpContext) -> u32 {
+    // SAFETY: the context is the kernel's own and lives for this run.
+    unsafe { (*context.ctx).ingress_ifindex }
 }
 
 /// What follows are functions of their own in the kernel, too: it has little stack for all of them
@@ -124,11 +141,10 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
             _ => slot = Reason::WithinLimit as u32,
         },
     }
-    // SAFETY: the context is the kernel's own and lives for this run.
-    let interface = unsafe { (*context.ctx).ingress_ifindex };
+    let interface = interface(context);
     count(interface, slot);
     if !matches!(verdict::action(slot), Action::Pass) {
-        sample(context, interface, packet, slot, now);
+        note(context, interface, packet, slot, now);
     }
     action
 }
@@ -136,7 +152,7 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
 /// The verdict, by its counter, and above it the time if it has been asked for: nine years of nanoseconds.
 #[inline(never)]
 fn decide(packet: &Fields) -> u64 {
-    let maps = Maps { now: Cell::new(0) };
+    let maps = Maps::default();
     let slot = verdict::decide(packet, &maps).slot();
     u64::from(slot) & SLOT | maps.now.get() << SLOT_BITS
 }
@@ -246,6 +262,7 @@ impl Frame for InPlace<'_> {
 }
 
 /// The maps, at one time.
+#[derive(Default)]
 struct Maps {
     /// 0 until somebody asks for it.
     now: Cell<u64>,
@@ -409,17 +426,21 @@ impl bucket::Line for Line {
 
 #[inline(always)]
 fn count(interface: u32, slot: u32) {
-    let place = interface.checked_rem(CONSTANTS.load().interfaces as u32).unwrap_or(0);
+    // The verifier knows the constant, and keeps what is needed of this.
+    let place = match CONSTANTS.load().interfaces as u32 {
+        0 | 1 => 0,
+        interfaces => interface % interfaces,
+    };
     if let Some(counter) = COUNTERS.get_ptr_mut(place * verdict::SLOTS + slot) {
         // SAFETY: this CPU's own word of a map value; XDP programs are not preempted by each other.
         unsafe { *counter += 1 }
     }
 }
 
-/// Tells what is refused, or would be: now and then, for each CPU, one packet stands for all since the
+/// Takes down what is refused, or would be: now and then, for each CPU, one packet stands for all since the
 /// last, so that a flood costs nothing more.
-#[inline(never)]
-fn sample(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u64) {
+#[inline(always)]
+fn note(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u64) {
     let Some(sample) = SAMPLES.get_ptr_mut(0) else {
         return;
     };
@@ -427,10 +448,20 @@ fn sample(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now:
     let sample = unsafe { &mut *sample };
     sample.packets += 1;
     let now = if now == 0 { clock() } else { now };
-    if now.wrapping_sub(sample.last) < abi::SAMPLE_NS {
-        return;
+    if now.wrapping_sub(sample.last) >= abi::SAMPLE_NS {
+        sample.last = now;
+        tell(context, interface, packet, slot, now);
     }
-    sample.last = now;
+}
+
+/// Tells of one packet, for all since the last.
+#[inline(never)]
+fn tell(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u64) {
+    let Some(sample) = SAMPLES.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: as in `note`.
+    let sample = unsafe { &mut *sample };
     let packets = core::mem::replace(&mut sample.packets, 0);
     let source = packet.source();
     // Those of a flood are invented.

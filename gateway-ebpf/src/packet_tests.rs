@@ -3,7 +3,7 @@
 #[path = "../../tests/xdp/frames.rs"]
 mod frames;
 
-use super::{Address, Packet, Segment, TCP_BYTES};
+use super::{Address, Glance, Packet, Segment, TCP_BYTES};
 use frames::*;
 
 const V4: Address = Address::V4([192, 0, 2, 7]);
@@ -29,8 +29,43 @@ fn syn_from(source: Address) -> Packet {
     Packet::Segment(Segment { source, port: 443, flags: SYN })
 }
 
+/// Decodes; what a first look says must be the same.
 fn decode(frame: &[u8]) -> Packet {
-    super::decode(frame)
+    let packet = super::decode(frame);
+    let fields = super::Fields::from(packet);
+    let agrees = match super::glance(frame) {
+        Glance::Elsewhere => match packet {
+            Packet::Segment(_) => !fields.opens_connection(),
+            packet => packet == Packet::Other,
+        },
+        Glance::Opens(plain) => fields.opens_connection() && plain.packet() == packet,
+        Glance::Unclear => true,
+    };
+    assert!(agrees, "{:?}, but it is {packet:?}: {frame:?}", super::glance(frame));
+    packet
+}
+
+#[test]
+fn a_first_look_is_enough_for_plain_packets() {
+    let (syn, ack) = (tcp(443, SYN), tcp(443, ACK));
+    for (frame, enough, opens) in [
+        (v4_frame(&v4(0, 0, TCP, &syn)), true, true),
+        (v6_frame(&v6(&[], TCP, &syn)), true, true),
+        (v4_frame(&v4(0, 0, TCP, &ack)), true, false),
+        (v6_frame(&v6(&[], TCP, &ack)), true, false),
+        (v4_frame(&v4(0, 0, UDP, &[0; 8])), true, false),
+        (v6_frame(&v6(&[], UDP, &[0; 8])), true, false),
+        (ethernet(&[], 0x0806, &[0; 28]), true, false),
+        (v4_frame(&v4(4, 0, TCP, &syn)), false, false),
+        (v4_frame(&v4(0, MORE, TCP, &syn)), false, false),
+        (v6_frame(&v6(&[(ROUTING, &[0; 8])], TCP, &syn)), false, false),
+        (ethernet(&[VLAN], IPV4, &v4(0, 0, TCP, &syn)), false, false),
+    ] {
+        let glance = super::glance(&*frame);
+        assert_eq!(!matches!(glance, Glance::Unclear), enough, "{frame:?}");
+        assert_eq!(matches!(glance, Glance::Opens(_)), opens, "{frame:?}");
+        decode(&frame);
+    }
 }
 
 #[test]
@@ -193,9 +228,14 @@ fn no_bytes_at_all_panic() {
         seed
     };
     let syn = tcp(443, SYN);
-    let frames = [v4_frame(&v4(8, 0, TCP, &syn)), v6_frame(&v6(&[(0, &[0; 8])], TCP, &syn))];
+    let frames = [
+        v4_frame(&v4(8, 0, TCP, &syn)),
+        v6_frame(&v6(&[(0, &[0; 8])], TCP, &syn)),
+        v4_frame(&v4(0, 0, TCP, &syn)),
+        v6_frame(&v6(&[], TCP, &syn)),
+    ];
     for _ in 0..200_000 {
-        let mut frame = frames[random() as usize % 2].clone();
+        let mut frame = frames[random() as usize % frames.len()].clone();
         for _ in 0..=random() % 4 {
             let at = random() as usize % frame.len();
             frame[at] = random() as u8;

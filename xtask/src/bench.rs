@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::ebpf;
+
 /// Runs the bench with its own arguments.
 pub fn run(arguments: &[OsString]) -> Result<()> {
     let help = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
@@ -23,6 +25,16 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     command.args(["run", "--quiet", "--release", "--package", "bench", "--"]).args(arguments);
     let status = command.status().context("cannot run cargo")?;
     ensure!(status.success(), "the bench failed");
+    Ok(())
+}
+
+/// Runs the bench of the kernel program with its own arguments.
+pub fn run_kernel(arguments: &[OsString]) -> Result<()> {
+    let programs = ebpf::build_bench()?;
+    let mut command = Command::new("cargo");
+    command.args(["bench", "--quiet", "--package", "gateway", "--bench", "kernel", "--"]);
+    let status = command.args(arguments).env("BENCH_BPF", programs).status();
+    ensure!(status.context("cannot run cargo")?.success(), "the bench failed");
     Ok(())
 }
 

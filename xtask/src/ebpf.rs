@@ -16,8 +16,9 @@ use toolchain::Toolchain;
 const OBJECT: &str = "gateway-ebpf/object/gateway.bpf.o";
 /// Beside it: what it was built with and from.
 const ORIGIN: &str = "gateway-ebpf/object/gateway.bpf.origin";
-/// The BPF binary of `gateway-ebpf`.
+/// The BPF binaries of `gateway-ebpf`: what is embedded, and what measures it.
 const BINARY: &str = "gateway-bpf";
+const BENCH_BINARY: &str = "bench-bpf";
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds the object in place, or with `check` fails when that would change it.
@@ -31,7 +32,7 @@ pub fn build(check: bool) -> Result<()> {
         "bpf-linker has another LLVM than {}: `cargo xtask setup` installs the right one",
         toolchain.version
     );
-    let built = object::without_debug_info(&compile(&root, &toolchain)?)?;
+    let built = object::without_debug_info(&fs::read(compile(&root, &toolchain, BINARY)?)?)?;
     let origin = Origin {
         compiler: toolchain.version.clone(),
         linker: linker.to_string(),
@@ -78,14 +79,19 @@ fn compare(root: &Path, built: &[u8], here: &Origin) -> Result<()> {
     Ok(())
 }
 
-/// Builds the binary as cargo and bpf-linker leave it.
-fn compile(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
+/// Builds what the kernel bench runs; where it is.
+pub fn build_bench() -> Result<PathBuf> {
+    compile(&root()?, &toolchain::find()?, BENCH_BINARY)
+}
+
+/// Builds a binary; where cargo and bpf-linker leave it.
+fn compile(root: &Path, toolchain: &Toolchain, binary: &str) -> Result<PathBuf> {
     let target_dir = root.join("target/bpf");
     let status = Command::new(&toolchain.cargo)
         .current_dir(root)
         .args(["build", "--quiet", "--locked", "--release", "-Zbuild-std=core"])
         .args(["--target", TARGET, "--package", "gateway-ebpf", "--features", "bpf"])
-        .args(["--bin", BINARY])
+        .args(["--bin", binary])
         .env("RUSTC", &toolchain.rustc)
         // Debian's compiler is a stable one; this unlocks build-std and the one intrinsic we need.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -102,8 +108,7 @@ fn compile(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
         .status()
         .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
     ensure!(status.success(), "building the BPF object failed");
-    let binary = target_dir.join(TARGET).join("release").join(BINARY);
-    fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))
+    Ok(target_dir.join(TARGET).join("release").join(binary))
 }
 
 fn flags(root: &Path, toolchain: &Toolchain) -> Result<Vec<String>> {

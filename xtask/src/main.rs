@@ -57,6 +57,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Measure what the kernel program costs for each packet, and who is served under a flood; needs root.
+    #[command(disable_help_flag = true)]
+    BenchKernel {
+        /// See `cargo xtask bench-kernel --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Make the certificates that the examples use, good for ninety days, in target/certs.
     Certs,
     /// Check the rules no compiler knows.
@@ -98,6 +105,7 @@ fn execute(chore: Chore) -> Result<()> {
         Chore::Conformance { check } => conformance::run(check),
         Chore::Tls { check, words } => tls::run(check, &words),
         Chore::Bench { arguments } => bench::run(&arguments),
+        Chore::BenchKernel { arguments } => bench::run_kernel(&arguments),
         Chore::Certs => {
             let folder = Path::new("target/certs");
             certs::write_examples(folder).with_context(|| folder.display().to_string())?;
