@@ -88,6 +88,18 @@ pub enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Find out what works on this machine, what does not, and what to do about it.
+    Doctor {
+        /// Look at what this configuration asks for
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Look at this interface; repeatable [default: those with a default route]
+        #[arg(long, value_name = "IF")]
+        interface: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make an API key: the line for a file of keys on standard output, the key itself on standard error.
     HashKey {
         /// Whose it is

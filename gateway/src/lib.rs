@@ -32,6 +32,7 @@ pub mod worker;
 
 pub mod control;
 
+pub mod doctor;
 pub mod remote;
 pub mod top;
 

@@ -11,7 +11,7 @@ use gateway::cli::{Cli, Command, Remote, XdpCommand};
 use gateway::config::{self, Overrides};
 use gateway::explain::{Question, explain};
 use gateway::policy::api_key;
-use gateway::{control, remote, telemetry, top, xdp};
+use gateway::{control, doctor, remote, telemetry, top, xdp};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command().unwrap_or_else(|error| error.exit());
@@ -69,6 +69,14 @@ fn execute(command: Command) -> Result<(), u8> {
         }
         Command::Top { once: false, json: _, sort, remote: Remote { socket } } => {
             top::live(&socket, sort).map_err(|error| fail(1, error))?;
+        }
+        Command::Doctor { config, interface, json } => {
+            let report = doctor::examine(config.as_deref(), &interface);
+            let json = json.then(|| report.json()).transpose().map_err(|error| fail(1, error))?;
+            print!("{}", json.unwrap_or_else(|| report.text()));
+            if report.has_failed() {
+                return Err(1);
+            }
         }
         Command::HashKey { name, stdin } => {
             let key = match stdin {

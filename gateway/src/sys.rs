@@ -1,9 +1,10 @@
-//! What no safe crate offers for a descriptor that another type owns.
+//! What no safe crate offers: descriptors that another type owns, memory that threads share, and two questions to
+//! the kernel.
 
 #![expect(unsafe_code, reason = "a raw descriptor is borrowed here and nowhere else")]
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
@@ -14,7 +15,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketType, recv, send, shutdown,
+};
 
 /// Shuts down reading, writing or both on a socket; whatever waits on it is woken.
 ///
@@ -136,6 +139,49 @@ impl Drop for SharedWords {
     fn drop(&mut self) {
         // SAFETY: the borrow of `deref` ends before `self`, so nobody has a reference to the words.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.count * size_of::<AtomicU64>()) };
+    }
+}
+
+/// Whether a program keeps the wall clock right (adjtimex(2)).
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn is_clock_synchronised() -> io::Result<bool> {
+    // SAFETY: zeros are a value of it, by whose `modes` nothing is changed.
+    let mut clock: libc::timex = unsafe { mem::zeroed() };
+    // SAFETY: it is written by this call only.
+    let state = unsafe { libc::adjtimex(&raw mut clock) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0)
+}
+
+/// Whether a driver merges packets that it receives (LRO), which no program can then see one by one.
+///
+/// # Errors
+/// When there is no such interface, or its driver does not tell.
+pub fn merges_received(interface: &str) -> io::Result<bool> {
+    // linux/ethtool.h
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_LRO: u32 = 1 << 15;
+    let mut answer = [ETHTOOL_GFLAGS, 0];
+    // SAFETY: zeros are a value of it.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    // The last byte of the name stays 0.
+    let room = request.ifr_name.len() - 1;
+    if interface.len() > room {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = answer.as_mut_ptr().cast();
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: the request names a command of two words, which is what its data have.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) } {
+        0 => Ok(answer[1] & ETH_FLAG_LRO != 0),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -20,6 +20,7 @@ mod command_line;
 mod compose;
 mod connections;
 mod credentials;
+mod doctor;
 mod drain;
 mod driver;
 mod endpoints;

@@ -40,6 +40,8 @@ const BANS: [Ban; 4] = [
             "gateway/src/net/stream.rs",
             "gateway-ebpf/src/main.rs",
             "gateway-ebpf/src/abi.rs",
+            // BPF, too.
+            "tests/bench/kernel/programs.rs",
             THIS_FILE,
         ],
         message: "unsafe code is for the files that xtask/src/tidy.rs names",

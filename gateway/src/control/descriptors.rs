@@ -35,9 +35,14 @@ pub(super) fn connections_max(config: &Config, descriptors: u64) -> usize {
     share(config.limits.connections, config.cores.len(), descriptors)
 }
 
-fn share(configured: Option<usize>, workers: usize, descriptors: u64) -> usize {
+/// Client connections that so many descriptors are enough for, on all workers.
+pub fn connections_for(descriptors: u64) -> usize {
     let allowed = (descriptors.saturating_sub(RESERVED) / PER_CONNECTION).min(CONNECTIONS_AUTO_MAX);
-    let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
+    usize::try_from(allowed).unwrap_or(usize::MAX)
+}
+
+fn share(configured: Option<usize>, workers: usize, descriptors: u64) -> usize {
+    let allowed = connections_for(descriptors);
     let connections = configured.unwrap_or(allowed);
     if connections > allowed {
         tracing::warn!(

@@ -27,6 +27,14 @@ pub(super) fn choose(wanted: Option<Driver>) -> Result<Driver, Error> {
     }
 }
 
+/// Whether workers can wait by io_uring.
+///
+/// # Errors
+/// Why not, and what to do about it.
+pub fn io_uring() -> Result<(), String> {
+    probe_io_uring().map_err(|error| reason(&error, disabled()))
+}
+
 fn disabled() -> bool {
     std::fs::read_to_string(DISABLED).is_ok_and(|value| value.trim() != "0")
 }

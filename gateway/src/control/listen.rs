@@ -38,6 +38,14 @@ pub(super) fn bind_all(listeners: &[Listener], members: usize) -> Result<Vec<Gro
         .collect()
 }
 
+/// Whether a listener could be had now.
+///
+/// # Errors
+/// Why not.
+pub fn can_listen(address: SocketAddr) -> Result<(), Error> {
+    bind(address, 1).map(drop).map_err(|source| Error::Listen { address, source })
+}
+
 /// Binds a listener's sockets, so many.
 pub(super) fn bind(address: SocketAddr, members: usize) -> io::Result<Group> {
     let first = new_socket(address)?;

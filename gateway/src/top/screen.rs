@@ -101,7 +101,11 @@ impl Screen {
     }
 
     fn head(&self) -> Line<'_> {
-        let mut head = Line::from(format!("gateway top: {} sources", self.report.sources).bold());
+        let sources = match self.report.sources {
+            1 => "1 source".to_owned(),
+            sources => format!("{sources} sources"),
+        };
+        let mut head = Line::from(format!("gateway top: {sources}").bold());
         if self.report.shown.len() < self.report.sources {
             head.push_span(format!(", the {} busiest", self.report.shown.len()));
         }

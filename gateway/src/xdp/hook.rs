@@ -10,6 +10,7 @@ use rustix::net::{
 };
 
 use super::Hook;
+use super::netlink::{Attributes, body, request, u32_at_start};
 
 /// A program on an interface's XDP hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Occupant {
 
 impl Occupant {
     /// The program in words.
-    pub(super) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         let id = self.program;
         let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
         match info.as_ref().and_then(|info| info.name_as_str()) {
@@ -65,15 +66,10 @@ pub(super) fn indices_of(interfaces: &[String]) -> Vec<u32> {
 /// One interface's description; the kernel's own buffer for it is a page or two.
 const REPLY_BYTES_MAX: usize = 1 << 16;
 
-// linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
-const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 1;
+// linux/rtnetlink.h, linux/if_link.h
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
-const MESSAGE_HEADER_BYTES: usize = 16;
 const LINK_HEADER_BYTES: usize = 16;
-const ATTRIBUTE_HEADER_BYTES: usize = 4;
-const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 /// The program's id, by mode: any, driver, stack, card.
@@ -81,27 +77,14 @@ const IFLA_XDP_PROGRAM_IDS: std::ops::RangeInclusive<u16> = 4..=7;
 const XDP_ATTACHED_NATIVE: u8 = 1;
 const XDP_ATTACHED_GENERIC: u8 = 2;
 
-fn link_request(index: u32) -> [u8; MESSAGE_HEADER_BYTES + LINK_HEADER_BYTES] {
-    let mut request = [0; MESSAGE_HEADER_BYTES + LINK_HEADER_BYTES];
-    let length = request.len() as u32;
-    request[0..4].copy_from_slice(&length.to_ne_bytes());
-    request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
-    request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-    request[20..24].copy_from_slice(&index.to_ne_bytes());
-    request
+fn link_request(index: u32) -> Vec<u8> {
+    let mut header = [0; LINK_HEADER_BYTES];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    request(RTM_GETLINK, &header)
 }
 
 fn parse_reply(reply: &[u8]) -> io::Result<Option<Occupant>> {
-    let kind = reply.get(4..).and_then(u16_at_start);
-    let body = reply.get(MESSAGE_HEADER_BYTES..).unwrap_or_default();
-    match kind {
-        Some(RTM_NEWLINK) => {}
-        Some(NLMSG_ERROR) => {
-            let errno = u32_at_start(body).map_or(0, |code| (code as i32).saturating_neg());
-            return Err(io::Error::from_raw_os_error(errno));
-        }
-        _ => return Err(io::ErrorKind::InvalidData.into()),
-    }
+    let body = body(reply, RTM_NEWLINK)?;
     let attributes = body.get(LINK_HEADER_BYTES..).unwrap_or_default();
     let Some((_, xdp)) = Attributes(attributes).find(|(kind, _)| *kind == IFLA_XDP) else {
         return Ok(None);
@@ -118,40 +101,10 @@ fn parse_reply(reply: &[u8]) -> io::Result<Option<Occupant>> {
     Ok(program.map(|program| Occupant { program, hook }))
 }
 
-/// Attributes as rtnetlink strings them together: length, type, value, padding to four bytes.
-struct Attributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let length = usize::from(u16_at_start(self.0)?);
-        let kind = u16_at_start(self.0.get(2..)?)? & ATTRIBUTE_TYPE_MASK;
-        let value = self.0.get(ATTRIBUTE_HEADER_BYTES..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    }
-}
-
-fn u16_at_start(bytes: &[u8]) -> Option<u16> {
-    bytes.first_chunk().map(|chunk| u16::from_ne_bytes(*chunk))
-}
-
-fn u32_at_start(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::{MESSAGE_HEADER_BYTES, NLMSG_ERROR, attribute};
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = ((ATTRIBUTE_HEADER_BYTES + value.len()) as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     fn reply(kind: u16, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; MESSAGE_HEADER_BYTES];

@@ -7,10 +7,12 @@
 
 mod error;
 mod events;
+mod features;
 mod hook;
 mod list;
 mod log;
 mod maps;
+mod netlink;
 mod pins;
 mod program;
 
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 
 pub use error::Error;
 pub use events::Events;
+pub use features::{Features, features};
 pub use hook::{Occupant, occupant};
 pub use log::Logs;
 pub use pins::detach;

@@ -2,6 +2,7 @@
 
 use aya::Ebpf;
 use aya::maps::{Array, ProgramArray};
+use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 
 use crate::PORT;
@@ -42,6 +43,13 @@ impl Programs {
     pub fn program(&self, name: &str) -> &Xdp {
         let program = self.0.program(name).expect("a program of this name");
         program.try_into().expect("an XDP program")
+    }
+
+    /// Runs one of them in an interface's driver, for as long as they are loaded.
+    pub fn attach(&mut self, name: &str, interface: &str) {
+        let program = self.0.program_mut(name).expect("a program of this name");
+        let program: &mut Xdp = program.try_into().expect("an XDP program");
+        program.attach(interface, XdpMode::Driver).expect("attach");
     }
 
     /// What `varied` goes on with.

@@ -200,9 +200,14 @@ fn run(protection: Protection, flood: &Flood, offered: u32, seconds: f64) -> Out
         nft.stdin.take().expect("its input").write_all(rules.as_bytes()).expect("its rules");
         assert!(nft.wait().expect("nft").success(), "{rules}");
     }
+    // Through the same queue as where the gateway's program is: what is full is full for honest clients, too.
+    if protection.xdp().is_empty() {
+        net.gateway.run(|| programs.attach("pass", INTERFACE));
+    }
     let gateway = Gateway::start(&net.gateway, protection);
     // Attaching makes the thread anew.
     let receiver = threaded(&net.gateway, INTERFACE, RECEIVER);
+    net.clients.run(|| programs.attach("answered", "cl0"));
     threaded(&net.clients, "cl0", SENDER);
 
     let over = AtomicBool::new(false);
@@ -297,19 +302,24 @@ fn threaded(namespace: &Namespace, interface: &str, cpu: usize) -> Pid {
     let mut inside = std::process::Command::new("ip");
     inside.args(["netns", "exec"]).arg(namespace.path().rsplit('/').next().expect("a name"));
     assert!(inside.args(["sh", "-c", &switch]).status().expect("ip").success(), "{switch}");
+    // Those of namespaces that are gone may still be there; the newest has the largest number.
     let name = format!("napi/{interface}-");
-    let processes =
-        fs::read_dir("/proc").expect("/proc").filter_map(|entry| Some(entry.ok()?.path()));
-    let is_it = |path: &PathBuf| {
-        fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.starts_with(&name))
-    };
-    let path = processes.into_iter().filter(is_it).max().expect("the thread");
-    let number =
-        path.file_name().expect("a name").to_str().expect("text").parse().expect("a number");
+    let newest = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let napi = fs::read_to_string(path.join("comm")).ok()?;
+        let napi: u32 = napi.trim().strip_prefix(&name)?.parse().ok()?;
+        Some((napi, path.file_name()?.to_str()?.parse().ok()?))
+    });
+    let (_, number) = newest.max().expect("the thread");
     let thread = Pid::from_raw(number).expect("a number");
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
     sched_setaffinity(Some(thread), &cpus).expect("a CPU for it");
+    // As interrupts have, which receive where there is a network card.
+    let chrt = std::process::Command::new("chrt")
+        .args(["--fifo", "--pid", "50", &number.to_string()])
+        .status();
+    assert!(chrt.expect("chrt").success(), "no priority for {name}");
     thread
 }
 
@@ -380,7 +390,7 @@ impl Gateway {
         let file = std::env::temp_dir().join(format!("bench-kernel-{}.toml", std::process::id()));
         let config = format!(
             "listeners = [{{ address = '{GATEWAY_V4}:{PORT}' }}]\nadmin.address = 'off'\naccess_log.format = 'off'\n\
-             runtime.cores = '{RECEIVER}'\nroutes = [{{ respond = {{ body = 'hello' }} }}]\n\
+             runtime.cores = '{RECEIVER}-{RECEIVER}'\nroutes = [{{ respond = {{ body = 'hello' }} }}]\n\
              upstreams.none.endpoints = ['127.0.0.1:9']\n{}",
             protection.xdp()
         );

@@ -69,6 +69,15 @@ pub fn parse(context: XdpContext) -> u32 {
     if fields.port() == 0 { XDP_DROP } else { XDP_PASS }
 }
 
+/// What the gateway sends: honest clients get theirs, and the rest of the world's goes no further.
+#[xdp]
+pub fn answered(context: XdpContext) -> u32 {
+    match Frame(&context).read::<34>(0) {
+        Some(frame) if frame[12..14] == [8, 0] && frame[30..32] != [10, 77] => XDP_DROP,
+        _ => XDP_PASS,
+    }
+}
+
 /// Another source for each run, then the next program.
 #[xdp]
 pub fn varied(context: XdpContext) -> u32 {
