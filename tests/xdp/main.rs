@@ -15,6 +15,7 @@ mod answers;
 mod attach;
 mod bans;
 mod connections;
+mod exact;
 mod frames;
 mod kept;
 mod limiter;
