@@ -211,7 +211,7 @@ impl Status {
             kernel: &kernel,
             flood: keeper.and_then(Keeper::flood),
             sources_uncounted: keeper.map_or(0, |keeper| keeper.counts().uncounted()),
-            bans: keeper.map_or((0, 0, 0), Keeper::ban_counts),
+            bans: keeper.map(Keeper::ban_counts).unwrap_or_default(),
             access_log_lines_lost: sources
                 .access_log_lines_lost
                 .as_ref()

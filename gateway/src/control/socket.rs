@@ -148,9 +148,11 @@ async fn ban(State(keeper): State<Arc<Keeper>>, body: String) -> Response {
         }
         let until = until.min(now.saturating_add(BAN_SECONDS_MAX));
         let reason = element.get("reason").and_then(Value::as_str).unwrap_or("by hand");
-        let ban = keeper.ban(network, until, reason)?;
+        let (ban, given_up) = keeper.ban(network, until, reason)?;
         tracing::info!("banned {} for {}s: {reason}", ban.network, until - now);
-        Ok(json!({ "network": ban.network.to_string(), "until": until }))
+        let instead_of = given_up.map(|network| network.to_string());
+        let network = ban.network.to_string();
+        Ok(json!({ "network": network, "until": until, "instead_of": instead_of }))
     })
 }
 
@@ -207,7 +209,7 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
         "flood": keeper.flood().is_some_and(|(flooded, _)| flooded),
         "networks": networks,
         "hits": hits.collect::<Value>(),
-        "bans": keeper.ban_counts().2,
+        "bans": keeper.ban_counts().held,
     }))
     .into_response()
 }

@@ -34,6 +34,10 @@ pub(super) struct Keeper {
     pub(super) bans_made: AtomicU64,
     /// Bans that were only told of.
     pub(super) bans_observed: AtomicU64,
+    /// Bans for which there was no room.
+    pub(super) bans_refused: AtomicU64,
+    /// Bans that ended early, to make room.
+    pub(super) bans_given_up: AtomicU64,
     /// Whether the loop has been told that the list must be made anew.
     pub(super) list_changed: AtomicBool,
     pub(super) events: UnboundedSender<Event>,
@@ -82,6 +86,8 @@ impl Keeper {
             banning: Mutex::new(config.bans.clone()),
             bans_made: AtomicU64::new(0),
             bans_observed: AtomicU64::new(0),
+            bans_refused: AtomicU64::new(0),
+            bans_given_up: AtomicU64::new(0),
             list_changed: AtomicBool::new(false),
             events,
             counts,
