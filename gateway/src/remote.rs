@@ -110,7 +110,11 @@ pub fn xdp_status(socket: &Path, as_json: bool) -> Result<String, String> {
     let mut text = String::new();
     // Writing to a String does not fail.
     for interface in &interfaces {
-        let _ = writeln!(text, "{}: {} mode", word(interface, "name"), word(interface, "mode"));
+        let (name, mode) = (word(interface, "name"), word(interface, "mode"));
+        let _ = match interface.get("attached").and_then(Value::as_bool) {
+            Some(false) => writeln!(text, "{name}: NOT attached any more; restart the gateway"),
+            _ => writeln!(text, "{name}: {mode} mode"),
+        };
     }
     let _ = writeln!(text, "{:<16}{:<10}{:<22}{:>14}", "interface", "verdict", "reason", "packets");
     for counter in list("packets").iter().filter(|counter| number(counter, "packets") > 0) {

@@ -12,10 +12,10 @@ use crate::served::Served;
 use crate::sources::{AT_ONCE, config, connect, net};
 
 /// A folder of this test's in the machine's bpffs, removed with the value.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         Self(PathBuf::from(format!("/sys/fs/bpf/gateway-test-{}-{name}", std::process::id())))
     }
 }
@@ -26,7 +26,7 @@ impl Drop for Folder {
     }
 }
 
-fn keeping(folder: &Folder, xdp: &str) -> String {
+pub fn keeping(folder: &Folder, xdp: &str) -> String {
     let pin = folder.0.display();
     config(INTERFACE, &format!("on_exit = \"keep\"\npin = \"{pin}\"\nenforce = true\n{xdp}"))
 }

@@ -16,6 +16,7 @@ mod attach;
 mod bans;
 mod connections;
 mod exact;
+mod flood;
 mod frames;
 mod kept;
 mod limiter;
@@ -23,11 +24,13 @@ mod lists;
 mod logs;
 mod netns;
 mod packets;
+mod reload;
 mod running;
 mod served;
 mod sources;
 mod told;
 mod top;
+mod traffic;
 
 use std::io::Write;
 

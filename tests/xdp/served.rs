@@ -1,6 +1,6 @@
 //! The binary in its namespace, with a configuration of the test's own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -16,6 +16,8 @@ use crate::connections::PATIENCE;
 use crate::netns::{GATEWAY_V4, INTERFACE, Namespace};
 use crate::running::wait_until_clean;
 
+/// In the folder of a gateway: what it says.
+const LOG: &str = "log";
 const ADMIN: &str = "127.0.0.1:9901";
 
 /// What every configuration here begins with. Nothing is ever sent upstream.
@@ -37,12 +39,30 @@ pub struct Served<'a> {
 
 impl<'a> Served<'a> {
     pub fn start(inside: &'a Namespace, config: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("gateway-xdp-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        fs::create_dir_all(&folder).expect("a folder");
-        Self::start_in(inside, folder, config)
+        Self::start_in(inside, new_folder(), config)
+    }
+
+    /// Starts one for each configuration at once, and waits until one serves and the others have ended: that
+    /// one, and what the others said.
+    pub fn race(inside: &'a Namespace, configs: &[String]) -> (Self, Vec<String>) {
+        for config in configs {
+            wait_until_free(inside, config);
+        }
+        let spawn = |config: &String| Self::spawn_in(inside, new_folder(), config);
+        let (mut running, mut said): (Vec<_>, Vec<_>) =
+            (configs.iter().map(spawn).collect(), vec![]);
+        while running.len() > 1 {
+            running.retain_mut(|served| {
+                let ended = served.process.try_wait().expect("wait");
+                assert!(ended.is_none_or(|status| !status.success()), "{}", served.log());
+                said.extend(ended.map(|_| served.log()));
+                ended.is_none()
+            });
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut one = running.pop().unwrap_or_else(|| panic!("none is left: {said:?}"));
+        one.wait_until_ready();
+        (one, said)
     }
 
     /// Ends it without giving it a chance to tidy up; its folder stays.
@@ -53,25 +73,21 @@ impl<'a> Served<'a> {
     }
 
     fn start_in(inside: &'a Namespace, folder: PathBuf, config: &str) -> Self {
-        if !config.contains("keep") {
-            for interface in [INTERFACE, "lo"] {
-                wait_until_clean(inside, interface);
-            }
-        }
-        // The ring of a process that was killed keeps its sockets for a moment.
-        inside.run(|| {
-            while TcpListener::bind((GATEWAY_V4, PORT)).is_err() {
-                thread::yield_now();
-            }
-        });
+        wait_until_free(inside, config);
+        let mut served = Self::spawn_in(inside, folder, config);
+        served.wait_until_ready();
+        served
+    }
+
+    fn spawn_in(inside: &'a Namespace, folder: PathBuf, config: &str) -> Self {
         let file = folder.join("gateway.toml");
         write(&folder, config);
         let mut command = inside.command(env!("CARGO_BIN_EXE_gateway"));
         command.arg("run").arg("--config").arg(file);
-        let process = command.stdout(Stdio::null()).spawn().expect("start the gateway");
-        let mut served = Self { inside, folder, process };
-        served.wait_until_ready();
-        served
+        let log = File::options().create(true).append(true).open(folder.join(LOG)).expect("a log");
+        command.stdout(Stdio::null()).stderr(log);
+        let process = command.spawn().expect("start the gateway");
+        Self { inside, folder, process }
     }
 
     fn wait_until_ready(&mut self) {
@@ -130,6 +146,11 @@ impl<'a> Served<'a> {
         }
     }
 
+    /// What it has said so far, and those before it in its place.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path(LOG)).expect("a log")
+    }
+
     /// A file beside the configuration.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
@@ -159,6 +180,30 @@ impl<'a> Served<'a> {
     }
 }
 
+/// Waits until another may begin where one has ended.
+fn wait_until_free(inside: &Namespace, config: &str) {
+    if !config.contains("keep") {
+        for interface in [INTERFACE, "lo"] {
+            wait_until_clean(inside, interface);
+        }
+    }
+    // The ring of a process that was killed keeps its sockets for a moment.
+    inside.run(|| {
+        while TcpListener::bind((GATEWAY_V4, PORT)).is_err() {
+            thread::yield_now();
+        }
+    });
+}
+
+fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = format!("gateway-xdp-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(folder);
+    fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
 fn write(folder: &std::path::Path, config: &str) {
     let config = format!("{COMMON}{config}").replace("FOLDER", &folder.display().to_string());
     fs::write(folder.join("gateway.toml"), config).expect("a file");
@@ -182,6 +227,9 @@ impl Drop for Served<'_> {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if !self.folder.as_os_str().is_empty() {
+            if thread::panicking() {
+                eprintln!("{}", self.log());
+            }
             let _ = fs::remove_dir_all(&self.folder);
         }
     }

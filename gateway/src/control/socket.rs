@@ -182,9 +182,10 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
             return (StatusCode::INTERNAL_SERVER_ERROR, as_json(&wrong)).into_response();
         }
     };
-    let interfaces = kernel.attachments().iter().map(|attachment| {
+    let attachments = kernel.attachments().iter().zip(keeper.interfaces());
+    let interfaces = attachments.map(|(attachment, (_, attached))| {
         let Attachment { interface, hook, frags, .. } = attachment;
-        json!({ "name": interface, "mode": hook.to_string(), "frags": frags })
+        json!({ "name": interface, "mode": hook.to_string(), "frags": frags, "attached": attached })
     });
     let packets = counters.into_iter().flat_map(|(interface, counts)| {
         counts.into_iter().map(move |count| {

@@ -4,14 +4,15 @@
 //! after their layout, so that a gateway with other maps never reads them wrongly: it begins with new
 //! ones and removes those.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData};
 use gateway_ebpf::abi;
-use rustix::fs::statfs;
+use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::io::Errno;
 
 use super::Error;
 
@@ -24,11 +25,13 @@ const MAPS_PREFIX: &str = "maps-";
 /// linux/magic.h
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// The folder of one gateway.
-#[derive(Clone, Debug)]
+/// The folder of one gateway, which nobody else uses as long as this is there: what is in the maps is also in
+/// the memory of who writes them.
+#[derive(Debug)]
 pub(super) struct Pins {
     root: PathBuf,
     maps: PathBuf,
+    _lock: File,
 }
 
 impl Pins {
@@ -44,7 +47,15 @@ impl Pins {
             let why = "it is in no bpffs: `mount -t bpf bpf /sys/fs/bpf` makes one";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
-        Ok(Self { root: root.to_owned(), maps })
+        let lock = File::open(root).map_err(failed)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => failed(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "another gateway does; end it first, or name another folder (xdp.pin)",
+            )),
+            error => failed(error.into()),
+        })?;
+        Ok(Self { root: root.to_owned(), maps, _lock: lock })
     }
 
     pub fn map(&self, name: &str) -> PathBuf {
@@ -62,12 +73,22 @@ impl Pins {
         Some(map.get(&0, 0).ok()?.hash_key).filter(|key| *key != [0, 0])
     }
 
-    /// Removes maps of other layouts, which no program of ours reads any more.
-    pub fn remove_others(&self) {
+    /// Leaves other interfaces than these, which are no longer configured, and removes maps of other layouts,
+    /// which no program of ours reads any more.
+    pub fn remove_others(&self, interfaces: &[u32]) {
+        let used: Vec<_> = interfaces.iter().map(|interface| self.link(*interface)).collect();
         let removed = names(&self.root).and_then(|names| {
-            let others = names.into_iter().map(|name| self.root.join(name));
-            let others = others.filter(|path| path.is_dir() && *path != self.maps);
-            others.into_iter().try_for_each(fs::remove_dir_all)
+            names.into_iter().try_for_each(|name| {
+                let path = self.root.join(&name);
+                if name.starts_with(MAPS_PREFIX) && path != self.maps {
+                    return fs::remove_dir_all(path);
+                }
+                if name.starts_with(LINK_PREFIX) && !used.contains(&path) {
+                    tracing::info!("xdp: detached from what is no longer configured ({name})");
+                    return fs::remove_file(path);
+                }
+                Ok(())
+            })
         });
         if let Err(error) = removed {
             tracing::warn!("xdp: {}: {error}", self.root.display());

@@ -15,7 +15,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 55] = [
+pub const NAMES: [&str; 56] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -67,6 +67,7 @@ pub const NAMES: [&str; 55] = [
     "gateway_upstream_endpoint_requests_in_flight",
     "gateway_upstream_endpoint_failures_total",
     "gateway_xdp_packets_total",
+    "gateway_xdp_attached",
     "gateway_xdp_flood",
     "gateway_xdp_events_lost_total",
     "process_open_fds",
@@ -90,6 +91,8 @@ pub struct Scrape<'a> {
     pub endpoints: &'a [Endpoint],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
+    /// The interfaces the kernel program was attached to, each with whether it still is.
+    pub interfaces: &'a [(&'a str, bool)],
     /// Whether there is a flood, and samples that were lost, if there is such a program.
     pub flood: Option<(bool, u64)>,
     /// Connections that the table of sources had no room to count.
@@ -388,6 +391,11 @@ fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
         ];
         page.sample(name, &labels, counter.packets);
     }
+    let name = "gateway_xdp_attached";
+    page.family(name, Kind::Gauge, "0 when the program is not on an interface any more.");
+    for (interface, attached) in scrape.interfaces {
+        page.sample(name, &[("interface", interface)], u64::from(*attached));
+    }
     if let Some((flooded, lost)) = scrape.flood {
         let name = "gateway_xdp_flood";
         page.family(name, Kind::Gauge, "1 while there are too many new sources for the kernel.");
@@ -443,6 +451,7 @@ mod tests {
                 reason: "rate",
                 packets: 7,
             }],
+            interfaces: &[("eth0", true)],
             flood: Some((true, 3)),
             key_fetches: (0, 0),
             sources_uncounted: 3,
