@@ -31,8 +31,9 @@ pub fn keeping(folder: &Folder, xdp: &str) -> String {
     config(INTERFACE, &format!("on_exit = \"keep\"\npin = \"{pin}\"\nenforce = true\n{xdp}"))
 }
 
-fn program_on(net: &Net) -> Option<u32> {
-    net.gateway.run(|| occupant(INTERFACE).expect("rtnetlink")).map(|occupant| occupant.program)
+/// The program on an interface of the gateway's.
+pub fn program_on(net: &Net, interface: &str) -> Option<u32> {
+    net.gateway.run(|| occupant(interface).expect("rtnetlink")).map(|occupant| occupant.program)
 }
 
 #[test]
@@ -48,16 +49,16 @@ fn a_crash_ends_no_limit_and_no_ban_and_the_next_gateway_takes_over() {
     // Uses up what it may; 3 will need some while it is waited for.
     assert!((0..10).all(|_| open(2).is_some()) && open(2).is_none());
     assert!(served.ask(&["ban", "10.77.0.3", "--for", "10m"]).0);
-    let before = program_on(&net).expect("a program");
+    let before = program_on(&net, INTERFACE).expect("a program");
 
     let ended = served.kill();
-    assert_eq!(program_on(&net), Some(before), "it is still there");
+    assert_eq!(program_on(&net, INTERFACE), Some(before), "it is still there");
     for last in 2..=4 {
         assert!(open(last).is_none(), "{last}: nobody serves, and the kernel drops");
     }
 
     let served = ended.restart(&config);
-    let after = program_on(&net).expect("a program");
+    let after = program_on(&net, INTERFACE).expect("a program");
     assert_ne!(after, before, "another program in the same place");
     assert!(open(2).is_none(), "what it has used up is known");
     assert!(open(3).is_none(), "it is still banned");
@@ -73,11 +74,11 @@ fn a_crash_ends_no_limit_and_no_ban_and_the_next_gateway_takes_over() {
     assert!(open(3).is_none(), "its network is still banned");
     assert!(served.ask(&["unban", "10.77.0.0/28"]).0);
     served.wait_until("it is no longer banned", || open(3).is_some());
-    let after = program_on(&net).expect("a program");
+    let after = program_on(&net, INTERFACE).expect("a program");
 
     // A clean end keeps it, too, until somebody removes it.
     served.stop();
-    assert_eq!(program_on(&net), Some(after));
+    assert_eq!(program_on(&net, INTERFACE), Some(after));
     let pin = folder.0.to_str().expect("a path");
     let removed = Command::new(env!("CARGO_BIN_EXE_gateway"))
         .args(["xdp", "detach", "--pin", pin])

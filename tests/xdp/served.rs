@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -16,7 +16,8 @@ use crate::connections::PATIENCE;
 use crate::netns::{GATEWAY_V4, INTERFACE, Namespace};
 use crate::running::wait_until_clean;
 
-/// In the folder of a gateway: what it says.
+/// In the folder of a gateway: its configuration, and what it says.
+const FILE: &str = "gateway.toml";
 const LOG: &str = "log";
 const ADMIN: &str = "127.0.0.1:9901";
 
@@ -42,15 +43,15 @@ impl<'a> Served<'a> {
         Self::start_in(inside, new_folder(), config)
     }
 
-    /// Starts one for each configuration at once, and waits until one serves and the others have ended: that
-    /// one, and what the others said.
-    pub fn race(inside: &'a Namespace, configs: &[String]) -> (Self, Vec<String>) {
+    /// Starts one for each configuration at once, and waits until all but one have ended: the one that is
+    /// left, and what the others said. None may be left, as the kernel may refuse all of them.
+    pub fn race(inside: &'a Namespace, configs: &[String]) -> (Option<Self>, Vec<String>) {
         for config in configs {
             wait_until_free(inside, config);
         }
         let spawn = |config: &String| Self::spawn_in(inside, new_folder(), config);
-        let (mut running, mut said): (Vec<_>, Vec<_>) =
-            (configs.iter().map(spawn).collect(), vec![]);
+        let mut running: Vec<_> = configs.iter().map(spawn).collect();
+        let mut said = Vec::new();
         while running.len() > 1 {
             running.retain_mut(|served| {
                 let ended = served.process.try_wait().expect("wait");
@@ -60,9 +61,25 @@ impl<'a> Served<'a> {
             });
             thread::sleep(Duration::from_millis(5));
         }
-        let mut one = running.pop().unwrap_or_else(|| panic!("none is left: {said:?}"));
-        one.wait_until_ready();
-        (one, said)
+        let mut left = running.pop();
+        if let Some(left) = &mut left {
+            left.wait_until_ready();
+        }
+        (left, said)
+    }
+
+    /// Starts one beside another that runs; why it ends.
+    pub fn refused(inside: &Namespace, config: &str) -> String {
+        let folder = new_folder();
+        write(&folder, &config.replace("8080", "8081"));
+        let file = folder.join(FILE);
+        let text = fs::read_to_string(&file).expect("what has been written");
+        fs::write(&file, text.replace(ADMIN, "127.0.0.1:9902")).expect("a file");
+        let output = command(inside, &folder).output().expect("run the gateway");
+        let _ = fs::remove_dir_all(folder);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(!output.status.success(), "{said}");
+        said
     }
 
     /// Ends it without giving it a chance to tidy up; its folder stays.
@@ -80,10 +97,8 @@ impl<'a> Served<'a> {
     }
 
     fn spawn_in(inside: &'a Namespace, folder: PathBuf, config: &str) -> Self {
-        let file = folder.join("gateway.toml");
         write(&folder, config);
-        let mut command = inside.command(env!("CARGO_BIN_EXE_gateway"));
-        command.arg("run").arg("--config").arg(file);
+        let mut command = command(inside, &folder);
         let log = File::options().create(true).append(true).open(folder.join(LOG)).expect("a log");
         command.stdout(Stdio::null()).stderr(log);
         let process = command.spawn().expect("start the gateway");
@@ -114,9 +129,10 @@ impl<'a> Served<'a> {
     }
 
     /// Ends it as an operator does.
-    pub fn stop(mut self) {
+    pub fn stop(mut self) -> Ended<'a> {
         self.signal(Signal::TERM);
         assert!(self.process.wait().expect("wait").success());
+        Ended { inside: self.inside, folder: std::mem::take(&mut self.folder) }
     }
 
     /// The value of a sample, 0 where there is none.
@@ -204,12 +220,18 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-fn write(folder: &std::path::Path, config: &str) {
+fn write(folder: &Path, config: &str) {
     let config = format!("{COMMON}{config}").replace("FOLDER", &folder.display().to_string());
-    fs::write(folder.join("gateway.toml"), config).expect("a file");
+    fs::write(folder.join(FILE), config).expect("a file");
 }
 
-/// What is left of a gateway.
+fn command(inside: &Namespace, folder: &Path) -> Command {
+    let mut command = inside.command(env!("CARGO_BIN_EXE_gateway"));
+    command.arg("run").arg("--config").arg(folder.join(FILE));
+    command
+}
+
+/// What is left of a gateway; its folder goes with the value.
 pub struct Ended<'a> {
     inside: &'a Namespace,
     folder: PathBuf,
@@ -217,8 +239,14 @@ pub struct Ended<'a> {
 
 impl<'a> Ended<'a> {
     /// Starts another one in its place.
-    pub fn restart(self, config: &str) -> Served<'a> {
-        Served::start_in(self.inside, self.folder, config)
+    pub fn restart(mut self, config: &str) -> Served<'a> {
+        Served::start_in(self.inside, std::mem::take(&mut self.folder), config)
+    }
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        remove(&self.folder);
     }
 }
 
@@ -226,11 +254,16 @@ impl Drop for Served<'_> {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if !self.folder.as_os_str().is_empty() {
-            if thread::panicking() {
-                eprintln!("{}", self.log());
-            }
-            let _ = fs::remove_dir_all(&self.folder);
+        if thread::panicking() && !self.folder.as_os_str().is_empty() {
+            eprintln!("{}", self.log());
         }
+        remove(&self.folder);
+    }
+}
+
+/// Nothing where the folder has been handed on.
+fn remove(folder: &Path) {
+    if !folder.as_os_str().is_empty() {
+        let _ = fs::remove_dir_all(folder);
     }
 }
