@@ -18,6 +18,7 @@ mod connections;
 mod exact;
 mod flood;
 mod frames;
+mod full;
 mod interface;
 mod kept;
 mod limiter;

@@ -146,6 +146,11 @@ impl Bans {
         held
     }
 
+    /// How many hold.
+    pub fn count(&self, now: u64) -> usize {
+        self.bans.values().filter(|ban| ban.until > now).count()
+    }
+
     fn is_banned(&self, network: IpNet, now: u64) -> bool {
         self.bans.get(&network).is_some_and(|ban| ban.until > now)
     }

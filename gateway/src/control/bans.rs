@@ -143,7 +143,7 @@ impl Keeper {
                 Err(full) => tracing::warn!("no longer banned: {network}: {full}"),
             }
         }
-        match bans.held(now).len() {
+        match bans.count(now) {
             0 => {}
             adopted => tracing::info!("xdp: {adopted} bans go on"),
         }
@@ -173,7 +173,7 @@ impl Keeper {
             observed: self.bans_observed.load(Relaxed),
             refused: self.bans_refused.load(Relaxed),
             given_up: self.bans_given_up.load(Relaxed),
-            held: locked(&self.bans).held(unix_now()).len() as u64,
+            held: locked(&self.bans).count(unix_now()) as u64,
         }
     }
 
