@@ -7,7 +7,8 @@
 //!
 //! The table has no list to maintain, no lock, no allocation and cannot fill up: where a line has no
 //! way for a new source, the source that owes least gives up its own. A flood of invented sources,
-//! each seen once, so pushes out only its like and never the source that is being limited.
+//! each seen once, so pushes out only its like and never the source that is being limited. Only with a
+//! burst of one it does: then who is invented owes as much as who is limited.
 //!
 //! Pure: the clock and the memory come in as arguments.
 

@@ -3,13 +3,17 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
+use gateway::admission::unix_now;
 use gateway::xdp::{Error, detach, occupant};
 
 use crate::netns::{INTERFACE, Net, client_v4};
 use crate::running::{settings_here, wait_until_clean};
 use crate::served::Served;
 use crate::sources::{AT_ONCE, config, connect, net};
+use crate::{load, settings};
 
 /// A folder of this test's in the machine's bpffs, removed with the value.
 pub struct Folder(PathBuf);
@@ -132,6 +136,31 @@ fn what_one_keeps_another_that_keeps_nothing_does_not_take() {
         let error = keeping.attach().expect_err("no bpffs");
         assert!(error.to_string().contains("it is in no bpffs"), "{error}");
     });
+}
+
+/// Or the bans of an attack would leave no room for those of the next.
+#[test]
+fn bans_that_end_while_nobody_runs_are_not_kept() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("ended");
+    let config = keeping(&folder, "table = \"1MiB\"");
+    let kept = || {
+        let mut setup = settings(1, true);
+        setup.xdp.keep = Some(folder.0.clone());
+        load(&setup).expect("a program").bans().expect("bans").len()
+    };
+    let served = Served::start(&net.gateway, &config);
+    assert!(served.ask(&["ban", "10.77.0.3", "--for", "1s"]).0);
+    assert!(served.ask(&["ban", "10.77.0.4", "--for", "10m"]).0);
+    let (ended, ends) = (served.kill(), unix_now() + 1);
+    assert_eq!(kept(), 2);
+    while unix_now() <= ends {
+        thread::sleep(Duration::from_millis(50));
+    }
+    drop(ended.restart(&config));
+    assert_eq!(kept(), 1);
 }
 
 #[test]
