@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_types, reason = "the thread that sends tells the test how far it is")]
 
 use std::cell::Cell;
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -54,6 +55,15 @@ fn syn(source: IpAddr, to: SocketAddr) -> Vec<u8> {
     packet.extend(to.port().to_be_bytes());
     packet.extend([0, 0, 0, 7, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
     packet
+}
+
+/// How many packets of the clients the gateway's end of the veth has had no room for, as when the machine is
+/// busy: nobody has decided them.
+pub fn lost(clients: &Namespace) -> u64 {
+    let devices = clients.run(|| fs::read_to_string("/proc/thread-self/net/dev").expect("devices"));
+    let cl0 = devices.lines().find_map(|line| line.trim().strip_prefix("cl0:")).expect("cl0");
+    // Of what is sent, behind eight numbers of what is received: bytes, packets, errs, drop.
+    cl0.split_whitespace().nth(8 + 3).expect("a column").parse().expect("a number")
 }
 
 /// The SYNs of one source that get as far as the gateway's kernel.

@@ -120,7 +120,8 @@ impl Bans {
         if full {
             let first_to_end = self.bans.values().min_by_key(|ban| ban.until);
             let gives_way = first_to_end.filter(|first| first.until <= ban.until).ok_or(Full)?;
-            given_up = self.bans.remove(&gives_way.network.clone());
+            let network = gives_way.network;
+            given_up = self.bans.remove(&network);
         }
         self.bans.insert(ban.network, ban);
         Ok(given_up)

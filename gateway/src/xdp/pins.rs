@@ -39,22 +39,24 @@ impl Pins {
     /// [`abi::LAYOUT`].
     pub fn new(root: &Path, layout: &str) -> Result<Self, Error> {
         let failed = |error| Error::pin(root, error);
-        let maps = root.join(format!("{MAPS_PREFIX}{:08x}-{layout}", abi::LAYOUT));
-        DirBuilder::new().recursive(true).mode(0o700).create(&maps).map_err(failed)?;
+        let create = |folder: &Path| DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        create(root).map_err(failed)?;
         let kind = statfs(root).map_err(|error| failed(error.into()))?.f_type;
         if kind as i64 & 0xffff_ffff != BPF_FS_MAGIC {
-            let _ = fs::remove_dir(&maps);
+            let _ = fs::remove_dir(root);
             let why = "it is in no bpffs: `mount -t bpf bpf /sys/fs/bpf` makes one";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         let lock = File::open(root).map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::WOULDBLOCK => failed(io::Error::new(
-                io::ErrorKind::WouldBlock,
-                "another gateway does; end it first, or name another folder (xdp.pin)",
-            )),
+            Errno::WOULDBLOCK => {
+                let why = "another gateway does; end it first, or name another folder (xdp.pin)";
+                failed(io::Error::new(io::ErrorKind::WouldBlock, why))
+            }
             error => failed(error.into()),
         })?;
+        let maps = root.join(format!("{MAPS_PREFIX}{:08x}-{layout}", abi::LAYOUT));
+        create(&maps).map_err(failed)?;
         Ok(Self { root: root.to_owned(), maps, _lock: lock })
     }
 
