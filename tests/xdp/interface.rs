@@ -1,12 +1,28 @@
 //! Interfaces that go down, come up again, and go away, while a gateway runs.
 
-use crate::netns::{INTERFACE, Namespace, SECOND, client_v4};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::netns::{INTERFACE, Namespace, Net, client_v4};
 use crate::running::wait_until_clean;
 use crate::served::Served;
 use crate::sources::{AT_ONCE, config, connect, net};
 use crate::traffic::{Passed, Syns};
 
 const LIMITS: &str = "enforce = true\nconnection_rate = \"1/m\"\nconnection_burst = 10";
+
+/// The gateway's end of another veth, [`join_again`].
+pub const SECOND: &str = "gw1";
+pub const SECOND_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 79, 0, 1));
+
+/// Joins the namespaces by a second veth.
+pub fn join_again(net: &Net) {
+    let (gateway, clients) = (&net.gateway, &net.clients);
+    clients.ip(&format!("link add cl1 type veth peer name {SECOND} netns {}", gateway.path()));
+    gateway.ip(&format!("address add {SECOND_V4}/24 dev {SECOND}"));
+    clients.ip("address add 10.79.0.2/24 dev cl1");
+    gateway.ip(&format!("link set {SECOND} up"));
+    clients.ip("link set cl1 up");
+}
 
 fn set(inside: &Namespace, interface: &str, state: &str) {
     inside.ip(&format!("link set {interface} {state}"));
@@ -32,7 +48,7 @@ fn limits_hold_once_an_interface_is_up_again() {
 #[test]
 fn an_interface_that_is_made_anew_is_told_of_and_the_others_go_on() {
     let Some(net) = net() else { return };
-    net.join_again();
+    join_again(&net);
     let both = config(INTERFACE, LIMITS).replace("\"gw0\"", "\"gw0\", \"gw1\"");
     let served = Served::start(&net.gateway, &both);
     let attached =
@@ -44,7 +60,7 @@ fn an_interface_that_is_made_anew_is_told_of_and_the_others_go_on() {
     assert!(!attached(SECOND) && attached(INTERFACE));
     let told = || served.log().matches("xdp: NOT on gw1 any more").count();
     assert_eq!(told(), 1);
-    net.join_again();
+    join_again(&net);
     assert!(!attached(SECOND), "one of the same name");
     assert_eq!(told(), 1, "once is enough");
     let said = served.ask(&["xdp", "status"]).1;

@@ -13,9 +13,6 @@ use crate::skip;
 
 /// The gateway's end of the veth, in its namespace.
 pub const INTERFACE: &str = "gw0";
-/// Its end of another one, where a test asks for that.
-pub const SECOND: &str = "gw1";
-pub const SECOND_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 79, 0, 1));
 pub const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 pub const GATEWAY_V6: IpAddr = IpAddr::V6(gateway_v6());
 
@@ -62,17 +59,6 @@ impl Net {
             ip(&format!("-n {namespace} link set {interface} up"));
         }
         Some(Self { gateway, clients })
-    }
-
-    /// Joins them by a second veth: [`SECOND`] at [`SECOND_V4`].
-    pub fn join_again(&self) {
-        let (gw, cl) = (&self.gateway, &self.clients);
-        let peer = format!("type veth peer name cl1 netns {}", cl.name);
-        ip(&format!("link add {SECOND} netns {} {peer}", gw.name));
-        gw.ip(&format!("address add {SECOND_V4}/24 dev {SECOND}"));
-        cl.ip("address add 10.79.0.2/24 dev cl1");
-        gw.ip(&format!("link set {SECOND} up"));
-        cl.ip("link set cl1 up");
     }
 }
 

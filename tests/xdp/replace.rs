@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::PORT;
+use crate::interface::{SECOND, SECOND_V4, join_again};
 use crate::kept::{Folder, keeping, program_on};
-use crate::netns::{GATEWAY_V4, INTERFACE, SECOND, SECOND_V4, client_v4};
+use crate::netns::{GATEWAY_V4, INTERFACE, client_v4};
 use crate::served::Served;
 use crate::sources::{AT_ONCE, config, connect, net};
 use crate::traffic::{Load, Passed, Syns};
@@ -15,7 +16,7 @@ const LIMITS: &str = "connection_rate = \"1/m\"\nconnection_burst = 10";
 #[test]
 fn a_restart_under_load_lets_nobody_in_on_any_interface() {
     let Some(net) = net() else { return };
-    net.join_again();
+    join_again(&net);
     let folder = Folder::new("replace");
     let on = |interfaces: &str| keeping(&folder, LIMITS).replace("\"gw0\"", interfaces);
     let both = on("\"gw0\", \"gw1\"");
