@@ -7,7 +7,8 @@
 //!
 //! The table has no list to maintain, no lock, no allocation and cannot fill up: where a line has no
 //! way for a new source, the source that owes least gives up its own. A flood of invented sources,
-//! each seen once, so pushes out only its like and never the source that is being limited.
+//! each seen once, so pushes out only its like and never the source that is being limited. Only with a
+//! burst of one it does: then who is invented owes as much as who is limited.
 //!
 //! Pure: the clock and the memory come in as arguments.
 
@@ -22,7 +23,8 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// How far ahead a source's time may run: half a year, so that no sum leaves the 44 bits.
 const TICKS_AHEAD_MAX: u64 = 1 << 40;
 
-/// Compare-and-swap attempts until a connection is let through uncounted.
+/// Compare-and-swap attempts until a source's time is moved on without comparing. More would not do: of two
+/// CPUs that compete for a line of memory one can lose for as long as it tries.
 const ATTEMPTS: usize = 2;
 
 /// Nanoseconds of a monotonic clock as ticks.
@@ -73,6 +75,8 @@ pub trait Line {
     fn load(&self, way: usize) -> u64;
     /// Stores `new` where the way still holds `old`, and says whether it did.
     fn swap(&self, way: usize, old: u64, new: u64) -> bool;
+    /// Adds to a way, around the end of 64 bits, and returns what it held before.
+    fn add(&self, way: usize, by: u64) -> u64;
 }
 
 /// Whether a source may have one more.
@@ -85,7 +89,7 @@ pub enum Admission {
     New,
     /// No; nothing has changed.
     Over,
-    /// Yes, uncounted: other CPUs won every attempt to change the line.
+    /// Yes, uncounted: other CPUs gave every way that it could have taken to other sources.
     Contended,
 }
 
@@ -105,7 +109,23 @@ pub fn admit(line: &impl Line, tag: u64, now: u64, limits: Limits) -> Admission 
             return if found.state == 0 { Admission::New } else { Admission::Within };
         }
     }
-    Admission::Contended
+    add(line, tag, now, limits)
+}
+
+/// Admits a source whose state others keep changing: first counts, and takes that back where it was too much.
+#[inline(always)]
+fn add(line: &impl Line, tag: u64, now: u64, limits: Limits) -> Admission {
+    let Found { way, state, .. } = find(line, tag);
+    if state == 0 {
+        return Admission::Contended;
+    }
+    let before = line.add(way, limits.interval);
+    let is_ours = before & !TIME_MASK == tag;
+    if is_ours && step(before & TIME_MASK, now, limits).is_some() {
+        return Admission::Within;
+    }
+    line.add(way, limits.interval.wrapping_neg());
+    if is_ours { Admission::Over } else { Admission::Contended }
 }
 
 impl Admission {
@@ -159,6 +179,10 @@ impl Line for [core::sync::atomic::AtomicU64; WAYS] {
     fn swap(&self, way: usize, old: u64, new: u64) -> bool {
         use core::sync::atomic::Ordering::Relaxed;
         self.get(way).is_some_and(|word| word.compare_exchange(old, new, Relaxed, Relaxed).is_ok())
+    }
+
+    fn add(&self, way: usize, by: u64) -> u64 {
+        self.get(way).map_or(0, |word| word.fetch_add(by, core::sync::atomic::Ordering::Relaxed))
     }
 }
 
@@ -302,33 +326,53 @@ mod tests {
         assert_eq!(admitted(&line, ALICE, [NOW; 9]), 5);
     }
 
-    #[test]
-    fn a_lost_race_is_tried_again_and_then_let_through() {
-        /// Another CPU wins the first `losses` swaps.
-        struct Racing {
-            memory: Memory,
-            losses: std::cell::Cell<usize>,
+    /// Another CPU wins the first `losses` swaps.
+    #[derive(Default)]
+    struct Racing {
+        memory: Memory,
+        losses: std::cell::Cell<usize>,
+    }
+
+    impl Line for Racing {
+        fn load(&self, way: usize) -> u64 {
+            self.memory.load(way)
         }
-        impl Line for Racing {
-            fn load(&self, way: usize) -> u64 {
-                self.memory.load(way)
-            }
-            fn swap(&self, way: usize, old: u64, new: u64) -> bool {
-                match self.losses.get() {
-                    0 => self.memory.swap(way, old, new),
-                    left => {
-                        self.losses.set(left - 1);
-                        false
-                    }
+        fn swap(&self, way: usize, old: u64, new: u64) -> bool {
+            match self.losses.get() {
+                0 => self.memory.swap(way, old, new),
+                left => {
+                    self.losses.set(left - 1);
+                    false
                 }
             }
         }
-        let after = |losses| {
-            let line = Racing { memory: Memory::default(), losses: std::cell::Cell::new(losses) };
+        fn add(&self, way: usize, by: u64) -> u64 {
+            self.memory.add(way, by)
+        }
+    }
+
+    #[test]
+    fn a_new_source_that_loses_every_race_is_let_through() {
+        let after = |losses: usize| {
+            let line = Racing { losses: losses.into(), ..Racing::default() };
             admit(&line, ALICE, NOW, LIMITS)
         };
         assert_eq!(after(1), Admission::New);
         assert_eq!(after(ATTEMPTS), Admission::Contended);
+    }
+
+    #[test]
+    fn a_known_source_is_counted_though_it_loses_every_race() {
+        let line = Racing::default();
+        assert_eq!(admit(&line, ALICE, NOW, LIMITS), Admission::New);
+        for connection in 2..=9 {
+            line.losses.set(usize::MAX);
+            let expected = if connection <= 5 { Admission::Within } else { Admission::Over };
+            assert_eq!(admit(&line, ALICE, NOW, LIMITS), expected, "{connection}");
+        }
+        assert_eq!(debt(&line, ALICE, NOW), 500, "what was refused changes nothing");
+        line.losses.set(0);
+        assert_eq!(admit(&line, ALICE, NOW + 100, LIMITS), Admission::Within);
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub enum Reason {
     Undecodable,
     /// A new connection within its source's limit.
     WithinLimit,
-    /// A new connection let through because other CPUs kept changing its source's state.
+    /// A new connection let through uncounted, because other CPUs kept giving its place to other sources.
     Contended,
     /// A new connection above its source's limit.
     OverLimit,

@@ -110,7 +110,11 @@ pub fn xdp_status(socket: &Path, as_json: bool) -> Result<String, String> {
     let mut text = String::new();
     // Writing to a String does not fail.
     for interface in &interfaces {
-        let _ = writeln!(text, "{}: {} mode", word(interface, "name"), word(interface, "mode"));
+        let (name, mode) = (word(interface, "name"), word(interface, "mode"));
+        let _ = match interface.get("attached").and_then(Value::as_bool) {
+            Some(false) => writeln!(text, "{name}: NOT attached any more; restart the gateway"),
+            _ => writeln!(text, "{name}: {mode} mode"),
+        };
     }
     let _ = writeln!(text, "{:<16}{:<10}{:<22}{:>14}", "interface", "verdict", "reason", "packets");
     for counter in list("packets").iter().filter(|counter| number(counter, "packets") > 0) {
@@ -148,10 +152,14 @@ pub fn sources(socket: &Path) -> Result<Report, String> {
 fn done(results: &Value, verb: &str) -> Result<String, String> {
     let (mut done, mut failed) = (String::new(), String::new());
     for result in results.as_array().map(Vec::as_slice).unwrap_or_default() {
-        let network = result.get("network").and_then(Value::as_str).unwrap_or("?");
-        let _ = match result.get("error").and_then(Value::as_str) {
-            Some(error) => writeln!(failed, "{network}: {error}"),
-            None => writeln!(done, "{network}: {verb}"),
+        let word = |key: &str| result.get(key).and_then(Value::as_str);
+        let network = word("network").unwrap_or("?");
+        let _ = match (word("error"), word("instead_of")) {
+            (Some(error), _) => writeln!(failed, "{network}: {error}"),
+            (None, None) => writeln!(done, "{network}: {verb}"),
+            (None, Some(other)) => {
+                writeln!(done, "{network}: {verb}, and {other} no longer: there are too many bans")
+            }
         };
     }
     if failed.is_empty() { Ok(done) } else { Err(done + failed.trim_end()) }

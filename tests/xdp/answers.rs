@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,12 @@ use gateway::xdp::{Mode, Xdp};
 use gateway_ebpf::flood;
 use gateway_ebpf::verdict::{Action, Reason};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::connections::PATIENCE;
 use crate::netns::{GATEWAY_V4, GATEWAY_V6, INTERFACE, Namespace, Net, client_v4, client_v6};
 use crate::running::wait_until_clean;
+use crate::traffic::{Syns, invented};
 use crate::{PORT, Setup, packets, settings};
 
 /// What the clients' end of a veth must run, so that a driver's answers reach it.
@@ -121,27 +122,8 @@ fn everybody_connects_by_a_cookie() {
 
 /// Sends SYNs of invented sources.
 fn flood(net: &Net, count: u32) {
-    net.clients.run(|| {
-        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("raw");
-        let to = SocketAddr::new(GATEWAY_V4, PORT);
-        for number in 0..count {
-            let source = Ipv4Addr::from_bits(0x0a4d_8000 + number);
-            let packet = syn(source);
-            raw.send_to(&packet, &to.into()).expect("send");
-        }
-    });
-}
-
-/// A SYN as an IP packet; the kernel fills in the IP checksum. Nobody checks TCP's before a cookie.
-fn syn(source: Ipv4Addr) -> Vec<u8> {
-    let IpAddr::V4(gateway) = GATEWAY_V4 else { unreachable!("an IPv4 address") };
-    let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
-    packet.extend(source.octets());
-    packet.extend(gateway.octets());
-    packet.extend(40_000_u16.to_be_bytes());
-    packet.extend(PORT.to_be_bytes());
-    packet.extend([0, 0, 0, 7, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-    packet
+    let syns = Syns::from(&net.clients);
+    (0..count).for_each(|number| syns.send_many(invented(number), 1));
 }
 
 #[test]

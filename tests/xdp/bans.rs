@@ -113,7 +113,7 @@ fn bans_by_hand_come_and_go() {
 }
 
 /// Breaks a rule; what the gateway answers.
-fn offend(socket: &mut Socket, head: &str) -> String {
+pub fn offend(socket: &mut Socket, head: &str) -> String {
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket.write_all(head.as_bytes()).expect("write");
     let mut answer = [0; 512];

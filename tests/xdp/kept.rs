@@ -3,19 +3,23 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
+use gateway::admission::unix_now;
 use gateway::xdp::{Error, detach, occupant};
 
 use crate::netns::{INTERFACE, Net, client_v4};
 use crate::running::{settings_here, wait_until_clean};
 use crate::served::Served;
 use crate::sources::{AT_ONCE, config, connect, net};
+use crate::{load, settings};
 
 /// A folder of this test's in the machine's bpffs, removed with the value.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         Self(PathBuf::from(format!("/sys/fs/bpf/gateway-test-{}-{name}", std::process::id())))
     }
 }
@@ -26,13 +30,14 @@ impl Drop for Folder {
     }
 }
 
-fn keeping(folder: &Folder, xdp: &str) -> String {
+pub fn keeping(folder: &Folder, xdp: &str) -> String {
     let pin = folder.0.display();
     config(INTERFACE, &format!("on_exit = \"keep\"\npin = \"{pin}\"\nenforce = true\n{xdp}"))
 }
 
-fn program_on(net: &Net) -> Option<u32> {
-    net.gateway.run(|| occupant(INTERFACE).expect("rtnetlink")).map(|occupant| occupant.program)
+/// The program on an interface of the gateway's.
+pub fn program_on(net: &Net, interface: &str) -> Option<u32> {
+    net.gateway.run(|| occupant(interface).expect("rtnetlink")).map(|occupant| occupant.program)
 }
 
 #[test]
@@ -48,16 +53,16 @@ fn a_crash_ends_no_limit_and_no_ban_and_the_next_gateway_takes_over() {
     // Uses up what it may; 3 will need some while it is waited for.
     assert!((0..10).all(|_| open(2).is_some()) && open(2).is_none());
     assert!(served.ask(&["ban", "10.77.0.3", "--for", "10m"]).0);
-    let before = program_on(&net).expect("a program");
+    let before = program_on(&net, INTERFACE).expect("a program");
 
     let ended = served.kill();
-    assert_eq!(program_on(&net), Some(before), "it is still there");
+    assert_eq!(program_on(&net, INTERFACE), Some(before), "it is still there");
     for last in 2..=4 {
         assert!(open(last).is_none(), "{last}: nobody serves, and the kernel drops");
     }
 
     let served = ended.restart(&config);
-    let after = program_on(&net).expect("a program");
+    let after = program_on(&net, INTERFACE).expect("a program");
     assert_ne!(after, before, "another program in the same place");
     assert!(open(2).is_none(), "what it has used up is known");
     assert!(open(3).is_none(), "it is still banned");
@@ -73,11 +78,11 @@ fn a_crash_ends_no_limit_and_no_ban_and_the_next_gateway_takes_over() {
     assert!(open(3).is_none(), "its network is still banned");
     assert!(served.ask(&["unban", "10.77.0.0/28"]).0);
     served.wait_until("it is no longer banned", || open(3).is_some());
-    let after = program_on(&net).expect("a program");
+    let after = program_on(&net, INTERFACE).expect("a program");
 
     // A clean end keeps it, too, until somebody removes it.
     served.stop();
-    assert_eq!(program_on(&net), Some(after));
+    assert_eq!(program_on(&net, INTERFACE), Some(after));
     let pin = folder.0.to_str().expect("a path");
     let removed = Command::new(env!("CARGO_BIN_EXE_gateway"))
         .args(["xdp", "detach", "--pin", pin])
@@ -131,6 +136,31 @@ fn what_one_keeps_another_that_keeps_nothing_does_not_take() {
         let error = keeping.attach().expect_err("no bpffs");
         assert!(error.to_string().contains("it is in no bpffs"), "{error}");
     });
+}
+
+/// Or the bans of an attack would leave no room for those of the next.
+#[test]
+fn bans_that_end_while_nobody_runs_are_not_kept() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("ended");
+    let config = keeping(&folder, "table = \"1MiB\"");
+    let kept = || {
+        let mut setup = settings(1, true);
+        setup.xdp.keep = Some(folder.0.clone());
+        load(&setup).expect("a program").bans().expect("bans").len()
+    };
+    let served = Served::start(&net.gateway, &config);
+    assert!(served.ask(&["ban", "10.77.0.3", "--for", "1s"]).0);
+    assert!(served.ask(&["ban", "10.77.0.4", "--for", "10m"]).0);
+    let (ended, ends) = (served.kill(), unix_now() + 1);
+    assert_eq!(kept(), 2);
+    while unix_now() <= ends {
+        thread::sleep(Duration::from_millis(50));
+    }
+    drop(ended.restart(&config));
+    assert_eq!(kept(), 1);
 }
 
 #[test]

@@ -16,18 +16,25 @@ mod attach;
 mod bans;
 mod connections;
 mod doctor;
+mod exact;
+mod flood;
 mod frames;
+mod full;
+mod interface;
 mod kept;
 mod limiter;
 mod lists;
 mod logs;
 mod netns;
 mod packets;
+mod reload;
+mod replace;
 mod running;
 mod served;
 mod sources;
 mod told;
 mod top;
+mod traffic;
 
 use std::io::Write;
 

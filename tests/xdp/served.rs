@@ -1,9 +1,9 @@
 //! The binary in its namespace, with a configuration of the test's own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -16,6 +16,9 @@ use crate::connections::PATIENCE;
 use crate::netns::{GATEWAY_V4, INTERFACE, Namespace};
 use crate::running::wait_until_clean;
 
+/// In the folder of a gateway: its configuration, and what it says.
+const FILE: &str = "gateway.toml";
+const LOG: &str = "log";
 const ADMIN: &str = "127.0.0.1:9901";
 
 /// What every configuration here begins with. Nothing is ever sent upstream.
@@ -37,12 +40,46 @@ pub struct Served<'a> {
 
 impl<'a> Served<'a> {
     pub fn start(inside: &'a Namespace, config: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("gateway-xdp-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        fs::create_dir_all(&folder).expect("a folder");
-        Self::start_in(inside, folder, config)
+        Self::start_in(inside, new_folder(), config)
+    }
+
+    /// Starts one for each configuration at once, and waits until all but one have ended: the one that is
+    /// left, and what the others said. None may be left, as the kernel may refuse all of them.
+    pub fn race(inside: &'a Namespace, configs: &[String]) -> (Option<Self>, Vec<String>) {
+        for config in configs {
+            wait_until_free(inside, config);
+        }
+        let spawn = |config: &String| Self::spawn_in(inside, new_folder(), config);
+        let mut running: Vec<_> = configs.iter().map(spawn).collect();
+        let mut said = Vec::new();
+        while running.len() > 1 {
+            running.retain_mut(|served| {
+                let ended = served.process.try_wait().expect("wait");
+                assert!(ended.is_none_or(|status| !status.success()), "{}", served.log());
+                said.extend(ended.map(|_| served.log()));
+                ended.is_none()
+            });
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut left = running.pop();
+        if let Some(left) = &mut left {
+            left.wait_until_ready();
+        }
+        (left, said)
+    }
+
+    /// Starts one beside another that runs; why it ends.
+    pub fn refused(inside: &Namespace, config: &str) -> String {
+        let folder = new_folder();
+        write(&folder, &config.replace("8080", "8081"));
+        let file = folder.join(FILE);
+        let text = fs::read_to_string(&file).expect("what has been written");
+        fs::write(&file, text.replace(ADMIN, "127.0.0.1:9902")).expect("a file");
+        let output = command(inside, &folder).output().expect("run the gateway");
+        let _ = fs::remove_dir_all(folder);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(!output.status.success(), "{said}");
+        said
     }
 
     /// Ends it without giving it a chance to tidy up; its folder stays.
@@ -53,25 +90,19 @@ impl<'a> Served<'a> {
     }
 
     fn start_in(inside: &'a Namespace, folder: PathBuf, config: &str) -> Self {
-        if !config.contains("keep") {
-            for interface in [INTERFACE, "lo"] {
-                wait_until_clean(inside, interface);
-            }
-        }
-        // The ring of a process that was killed keeps its sockets for a moment.
-        inside.run(|| {
-            while TcpListener::bind((GATEWAY_V4, PORT)).is_err() {
-                thread::yield_now();
-            }
-        });
-        let file = folder.join("gateway.toml");
-        write(&folder, config);
-        let mut command = inside.command(env!("CARGO_BIN_EXE_gateway"));
-        command.arg("run").arg("--config").arg(file);
-        let process = command.stdout(Stdio::null()).spawn().expect("start the gateway");
-        let mut served = Self { inside, folder, process };
+        wait_until_free(inside, config);
+        let mut served = Self::spawn_in(inside, folder, config);
         served.wait_until_ready();
         served
+    }
+
+    fn spawn_in(inside: &'a Namespace, folder: PathBuf, config: &str) -> Self {
+        write(&folder, config);
+        let mut command = command(inside, &folder);
+        let log = File::options().create(true).append(true).open(folder.join(LOG)).expect("a log");
+        command.stdout(Stdio::null()).stderr(log);
+        let process = command.spawn().expect("start the gateway");
+        Self { inside, folder, process }
     }
 
     fn wait_until_ready(&mut self) {
@@ -98,9 +129,10 @@ impl<'a> Served<'a> {
     }
 
     /// Ends it as an operator does.
-    pub fn stop(mut self) {
+    pub fn stop(mut self) -> Ended<'a> {
         self.signal(Signal::TERM);
         assert!(self.process.wait().expect("wait").success());
+        Ended { inside: self.inside, folder: std::mem::take(&mut self.folder) }
     }
 
     /// The value of a sample, 0 where there is none.
@@ -128,6 +160,11 @@ impl<'a> Served<'a> {
             assert!(Instant::now() < deadline, "never: {what}");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// What it has said so far, and those before it in its place.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path(LOG)).expect("a log")
     }
 
     /// A file beside the configuration.
@@ -159,12 +196,42 @@ impl<'a> Served<'a> {
     }
 }
 
-fn write(folder: &std::path::Path, config: &str) {
-    let config = format!("{COMMON}{config}").replace("FOLDER", &folder.display().to_string());
-    fs::write(folder.join("gateway.toml"), config).expect("a file");
+/// Waits until another may begin where one has ended.
+fn wait_until_free(inside: &Namespace, config: &str) {
+    if !config.contains("keep") {
+        for interface in [INTERFACE, "lo"] {
+            wait_until_clean(inside, interface);
+        }
+    }
+    // The ring of a process that was killed keeps its sockets for a moment.
+    inside.run(|| {
+        while TcpListener::bind((GATEWAY_V4, PORT)).is_err() {
+            thread::yield_now();
+        }
+    });
 }
 
-/// What is left of a gateway.
+fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = format!("gateway-xdp-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(folder);
+    fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+fn write(folder: &Path, config: &str) {
+    let config = format!("{COMMON}{config}").replace("FOLDER", &folder.display().to_string());
+    fs::write(folder.join(FILE), config).expect("a file");
+}
+
+fn command(inside: &Namespace, folder: &Path) -> Command {
+    let mut command = inside.command(env!("CARGO_BIN_EXE_gateway"));
+    command.arg("run").arg("--config").arg(folder.join(FILE));
+    command
+}
+
+/// What is left of a gateway; its folder goes with the value.
 pub struct Ended<'a> {
     inside: &'a Namespace,
     folder: PathBuf,
@@ -172,8 +239,14 @@ pub struct Ended<'a> {
 
 impl<'a> Ended<'a> {
     /// Starts another one in its place.
-    pub fn restart(self, config: &str) -> Served<'a> {
-        Served::start_in(self.inside, self.folder, config)
+    pub fn restart(mut self, config: &str) -> Served<'a> {
+        Served::start_in(self.inside, std::mem::take(&mut self.folder), config)
+    }
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        remove(&self.folder);
     }
 }
 
@@ -181,8 +254,16 @@ impl Drop for Served<'_> {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if !self.folder.as_os_str().is_empty() {
-            let _ = fs::remove_dir_all(&self.folder);
+        if thread::panicking() && !self.folder.as_os_str().is_empty() {
+            eprintln!("{}", self.log());
         }
+        remove(&self.folder);
+    }
+}
+
+/// Nothing where the folder has been handed on.
+fn remove(folder: &Path) {
+    if !folder.as_os_str().is_empty() {
+        let _ = fs::remove_dir_all(folder);
     }
 }

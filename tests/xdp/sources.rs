@@ -172,3 +172,33 @@ fn a_network_and_a_listener_may_have_limits_of_their_own() {
         assert_eq!((opened(2), opened(3)), (3, 2), "{interface}: by listener");
     }
 }
+
+#[test]
+fn where_the_program_cannot_be_attached_all_but_the_rate_is_kept_at_accept() {
+    let Some(net) = net() else {
+        return;
+    };
+    let xdp = "enforce = true\nconnections_max = 3\nconnection_burst = 1\nconnection_rate = \"1/m\"
+               deny = [\"10.77.0.4\"]";
+    let config = config("gone0", xdp).replace("required = true", "required = false");
+    let served = Served::start(&net.gateway, &config);
+    let said = served.log();
+    assert!(said.contains("no interface named \"gone0\""), "{said}");
+    assert!(said.contains("serving WITHOUT a limit of new connections"), "{said}");
+
+    let open = |last| connect(&net.clients, client_v4(last), AT_ONCE);
+    let mut held: Vec<_> = (0..3).map(|_| open(2).expect("within the limit")).collect();
+    assert!(open(2).is_none(), "a fourth");
+    held.pop();
+    served.wait_until("its place is free", || open(2).is_some());
+    assert!(open(4).is_none(), "denied");
+    assert!(served.ask(&["ban", "10.77.0.3"]).0);
+    assert!(open(3).is_none(), "banned");
+    let refused = |reason| {
+        let name = "gateway_source_connections_refused_total";
+        served.metric(&format!("{name}{{verdict=\"refuse\",reason=\"{reason}\"}}"))
+    };
+    for reason in ["connections_max", "denied", "banned"] {
+        assert!(refused(reason) > 0, "{reason}");
+    }
+}

@@ -2,6 +2,7 @@
 //! what it says.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use gateway_ebpf::abi::BANS_MAX;
@@ -42,6 +43,16 @@ pub struct Ban {
     pub reason: String,
     /// Whether the kernel keeps it. Who comes through a proxy cannot be told from others there.
     pub in_kernel: bool,
+}
+
+/// There are [`BANS_MAX`] bans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there are {BANS_MAX} bans, all of which end later: put networks on a deny list")
+    }
 }
 
 /// All that is known of bans.
@@ -98,15 +109,22 @@ impl Bans {
         Some(Ban { network: source, until, level, reason, in_kernel: direct })
     }
 
-    /// Takes a ban down, in the place of one for the same network; the ban that gives way to it, where
-    /// there are too many.
-    pub fn insert(&mut self, ban: Ban) -> Option<Ban> {
+    /// Takes a ban down, in the place of one for the same network; where there are [`BANS_MAX`], in that of the
+    /// one that ends first, which is returned.
+    ///
+    /// # Errors
+    /// When all of those end later than it would.
+    pub fn insert(&mut self, ban: Ban) -> Result<Option<Ban>, Full> {
         let full = self.bans.len() >= BANS_MAX as usize && !self.bans.contains_key(&ban.network);
-        let first_to_end = || self.bans.values().min_by_key(|ban| ban.until).map(|ban| ban.network);
-        let given_up = full.then(first_to_end).flatten();
-        let given_up = given_up.and_then(|network| self.bans.remove(&network));
+        let mut given_up = None;
+        if full {
+            let first_to_end = self.bans.values().min_by_key(|ban| ban.until);
+            let gives_way = first_to_end.filter(|first| first.until <= ban.until).ok_or(Full)?;
+            let network = gives_way.network;
+            given_up = self.bans.remove(&network);
+        }
         self.bans.insert(ban.network, ban);
-        given_up
+        Ok(given_up)
     }
 
     /// Ends a ban and forgets it.
@@ -127,6 +145,11 @@ impl Bans {
         let mut held: Vec<_> = self.bans.values().filter(|ban| ban.until > now).cloned().collect();
         held.sort_by_key(|ban| ban.network);
         held
+    }
+
+    /// How many hold.
+    pub fn count(&self, now: u64) -> usize {
+        self.bans.values().filter(|ban| ban.until > now).count()
     }
 
     fn is_banned(&self, network: IpNet, now: u64) -> bool {
@@ -179,7 +202,7 @@ mod tests {
         let mut bans = Bans::default();
         let at = |bans: &mut Bans, now| {
             let ban = offend(bans, Offence::Malformed, 10, now).unwrap();
-            assert_eq!(bans.insert(ban.clone()), None);
+            assert_eq!(bans.insert(ban.clone()), Ok(None));
             (ban.level, ban.until - now)
         };
         assert_eq!(at(&mut bans, 0), (0, 60));
@@ -205,9 +228,12 @@ mod tests {
             in_kernel: true,
         };
         for number in 0..BANS_MAX {
-            assert_eq!(bans.insert(ban(number)), None);
+            assert_eq!(bans.insert(ban(number)), Ok(None));
         }
-        assert_eq!(bans.insert(ban(5)), None);
-        assert_eq!(bans.insert(ban(BANS_MAX)), Some(ban(0)));
+        assert_eq!(bans.insert(ban(5)), Ok(None));
+        assert_eq!(bans.insert(ban(BANS_MAX)), Ok(Some(ban(0))));
+        let soon = Ban { until: 1000, ..ban(BANS_MAX + 1) };
+        assert_eq!(bans.insert(soon), Err(Full));
+        assert_eq!(bans.held(0).len(), BANS_MAX as usize);
     }
 }

@@ -166,6 +166,10 @@ impl bucket::Line for Line<'_> {
         let word = self.0.get(way);
         word.is_some_and(|word| word.compare_exchange(old, new, Relaxed, Relaxed).is_ok())
     }
+
+    fn add(&self, way: usize, by: u64) -> u64 {
+        self.0.get(way).map_or(0, |word| word.fetch_add(by, Relaxed))
+    }
 }
 
 #[cfg(test)]

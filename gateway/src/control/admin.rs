@@ -209,9 +209,10 @@ impl Status {
             key_fetches: (self.key_fetches.0.value(), self.key_fetches.1.value()),
             file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
             kernel: &kernel,
+            interfaces: &keeper.map(Keeper::interfaces).unwrap_or_default(),
             flood: keeper.and_then(Keeper::flood),
             sources_uncounted: keeper.map_or(0, |keeper| keeper.counts().uncounted()),
-            bans: keeper.map_or((0, 0, 0), Keeper::ban_counts),
+            bans: keeper.map(Keeper::ban_counts).unwrap_or_default(),
             access_log_lines_lost: sources
                 .access_log_lines_lost
                 .as_ref()

@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use gateway_ebpf::abi::LIST_IMPLIED_MAX;
+use gateway_ebpf::abi::{BANS_MAX, LIST_IMPLIED_MAX};
 use ipnet::IpNet;
 
 use super::Event;
 use super::sources::{Keeper, locked};
-use crate::admission::bans::Ban;
-use crate::admission::{Entry, Treatment, address_of, unix_now};
+use crate::admission::bans::{Ban, Bans, Full};
+use crate::admission::{Entry, Source, Treatment, address_of, unix_now};
 use crate::telemetry::metrics::Offence;
+use crate::telemetry::prometheus::BanCounts;
 use crate::worker::mailbox::Report;
 use crate::xdp;
 
@@ -46,17 +47,22 @@ impl Keeper {
             true => "",
             false => ", by answering 403: it comes through a proxy, whose packets are others', too",
         };
-        tracing::warn!("banned {network} for {lasts}s: {reason}{place}");
-        let given_up = bans.insert(ban.clone());
-        self.keep(&ban);
-        self.give_up(given_up);
+        match self.take_down(&mut bans, &ban) {
+            Ok(_) => tracing::warn!("banned {network} for {lasts}s: {reason}{place}"),
+            Err(full) => tracing::warn!("cannot ban {network} for {lasts}s ({reason}): {full}"),
+        }
     }
 
-    /// Bans a network until a Unix time.
+    /// Bans a network until a Unix time; whose ban has given way to it, if one had to.
     ///
     /// # Errors
     /// When it is allowed, or there are too many.
-    pub fn ban(&self, network: IpNet, until: u64, reason: &str) -> Result<Ban, String> {
+    pub fn ban(
+        &self,
+        network: IpNet,
+        until: u64,
+        reason: &str,
+    ) -> Result<(Ban, Option<IpNet>), String> {
         let network = self.source_of(network);
         if let Some(entry) = locked(&self.current).allowed(network) {
             let (allowed, origin) = (entry.network, &entry.origin);
@@ -69,10 +75,29 @@ impl Keeper {
         }
         let reason = reason.to_owned();
         let ban = Ban { network, until, level: 0, reason, in_kernel: true };
-        let given_up = bans.insert(ban.clone());
-        self.keep(&ban);
+        let given_up = self.take_down(&mut bans, &ban).map_err(|full| full.to_string())?;
+        Ok((ban, given_up))
+    }
+
+    /// Takes a ban down and keeps it. Whose ban has given way, if it still held; nobody's does unsaid.
+    fn take_down(&self, bans: &mut Bans, ban: &Ban) -> Result<Option<IpNet>, Full> {
+        let given_up = bans.insert(ban.clone()).inspect_err(|_| {
+            self.bans_refused.fetch_add(1, Relaxed);
+        })?;
+        let now = unix_now();
+        let held = given_up.as_ref().filter(|ban| ban.until > now);
+        let network = held.map(|ban| ban.network);
+        if let Some(Ban { network, until, .. }) = held {
+            self.bans_given_up.fetch_add(1, Relaxed);
+            let left = until - now;
+            tracing::warn!(
+                "no longer banned: {network}, {left}s early, as there are {BANS_MAX} bans"
+            );
+        }
+        // First, as the kernel has room for no more either.
         self.give_up(given_up);
-        Ok(ban)
+        self.keep(ban);
+        Ok(network)
     }
 
     /// Ends a ban. False when there is none.
@@ -93,20 +118,32 @@ impl Keeper {
         });
         let now = unix_now();
         let mut bans = locked(&self.bans);
-        for (source, kept) in kept.into_iter().flatten().filter(|(_, ban)| ban.until > now) {
+        let (kept, ended): (Vec<_>, Vec<_>) =
+            kept.into_iter().flatten().partition(|(_, ban)| ban.until > now);
+        for (source, _) in ended {
+            // Nobody else would ever make room.
+            self.unban_in_kernel(source, address_of(source));
+        }
+        for (source, kept) in kept {
             let label = kept.reason.checked_sub(1).and_then(|at| Offence::LABELS.get(at as usize));
             let network = self.source_of(IpNet::from(address_of(source)));
             let reason = label.map_or("by hand", |label| *label).to_owned();
             let (until, level) = (kept.until, kept.level);
-            let _ = bans.insert(Ban { network, until, level, reason, in_kernel: true });
+            let ban = Ban { network, until, level, reason, in_kernel: true };
+            // The kernel has had room for all of them.
+            let _ = bans.insert(ban);
             self.counts().ban(source, until);
         }
         let networks = self.kernel().map(xdp::Xdp::kept_networks).unwrap_or_default();
         for (network, until) in networks {
             let (network, until, reason) = (*network, *until, "by hand".to_owned());
-            let _ = bans.insert(Ban { network, until, level: 0, reason, in_kernel: true });
+            let ban = Ban { network, until, level: 0, reason, in_kernel: true };
+            match bans.insert(ban) {
+                Ok(given_up) => self.give_up(given_up),
+                Err(full) => tracing::warn!("no longer banned: {network}: {full}"),
+            }
         }
-        match bans.held(now).len() {
+        match bans.count(now) {
             0 => {}
             adopted => tracing::info!("xdp: {adopted} bans go on"),
         }
@@ -129,10 +166,15 @@ impl Keeper {
         held.into_iter().map(|ban| (ban.clone(), hits(&ban))).collect()
     }
 
-    /// Bans made and bans only told of, so far, and how many hold.
-    pub fn ban_counts(&self) -> (u64, u64, u64) {
-        let held = locked(&self.bans).held(unix_now()).len() as u64;
-        (self.bans_made.load(Relaxed), self.bans_observed.load(Relaxed), held)
+    /// What has become of bans so far, and how many hold.
+    pub fn ban_counts(&self) -> BanCounts {
+        BanCounts {
+            made: self.bans_made.load(Relaxed),
+            observed: self.bans_observed.load(Relaxed),
+            refused: self.bans_refused.load(Relaxed),
+            given_up: self.bans_given_up.load(Relaxed),
+            held: locked(&self.bans).count(unix_now()) as u64,
+        }
     }
 
     /// Takes out of the tables what has ended. Nothing depends on it but that there is room.
@@ -215,10 +257,14 @@ impl Keeper {
     fn forget(&self, ban: &Ban) {
         let source = self.counts().source(ban.network.addr());
         self.counts().ban(source, 0);
+        self.unban_in_kernel(source, ban.network.addr());
+    }
+
+    fn unban_in_kernel(&self, source: Source, address: IpAddr) {
         if let Some(kernel) = self.kernel()
             && let Err(error) = kernel.program().unban(source)
         {
-            tracing::warn!("xdp: {}: {error}", ban.network);
+            tracing::warn!("xdp: {address}: {error}");
         }
     }
 }

@@ -51,6 +51,8 @@ pub(super) async fn keep(
             _ = ticks.tick() => {
                 ledger.tell();
                 keeper.sweep_bans();
+                // For what it says when one is lost.
+                let _ = keeper.interfaces();
             }
             _ = &mut stop => break,
         }

@@ -148,9 +148,11 @@ async fn ban(State(keeper): State<Arc<Keeper>>, body: String) -> Response {
         }
         let until = until.min(now.saturating_add(BAN_SECONDS_MAX));
         let reason = element.get("reason").and_then(Value::as_str).unwrap_or("by hand");
-        let ban = keeper.ban(network, until, reason)?;
+        let (ban, given_up) = keeper.ban(network, until, reason)?;
         tracing::info!("banned {} for {}s: {reason}", ban.network, until - now);
-        Ok(json!({ "network": ban.network.to_string(), "until": until }))
+        let instead_of = given_up.map(|network| network.to_string());
+        let network = ban.network.to_string();
+        Ok(json!({ "network": network, "until": until, "instead_of": instead_of }))
     })
 }
 
@@ -180,9 +182,10 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
             return (StatusCode::INTERNAL_SERVER_ERROR, as_json(&wrong)).into_response();
         }
     };
-    let interfaces = kernel.attachments().iter().map(|attachment| {
+    let attachments = kernel.attachments().iter().zip(keeper.interfaces());
+    let interfaces = attachments.map(|(attachment, (_, attached))| {
         let Attachment { interface, hook, frags, .. } = attachment;
-        json!({ "name": interface, "mode": hook.to_string(), "frags": frags })
+        json!({ "name": interface, "mode": hook.to_string(), "frags": frags, "attached": attached })
     });
     let packets = counters.into_iter().flat_map(|(interface, counts)| {
         counts.into_iter().map(move |count| {
@@ -207,7 +210,7 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
         "flood": keeper.flood().is_some_and(|(flooded, _)| flooded),
         "networks": networks,
         "hits": hits.collect::<Value>(),
-        "bans": keeper.ban_counts().2,
+        "bans": keeper.ban_counts().held,
     }))
     .into_response()
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "what workers decide by is handed to their threads")]
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,12 @@ pub(super) struct Keeper {
     pub(super) bans_made: AtomicU64,
     /// Bans that were only told of.
     pub(super) bans_observed: AtomicU64,
+    /// Bans for which there was no room.
+    pub(super) bans_refused: AtomicU64,
+    /// Bans that ended early, to make room.
+    pub(super) bans_given_up: AtomicU64,
+    /// Interfaces that the kernel program is no longer on.
+    interfaces_lost: Mutex<HashSet<String>>,
     /// Whether the loop has been told that the list must be made anew.
     pub(super) list_changed: AtomicBool,
     pub(super) events: UnboundedSender<Event>,
@@ -82,6 +89,9 @@ impl Keeper {
             banning: Mutex::new(config.bans.clone()),
             bans_made: AtomicU64::new(0),
             bans_observed: AtomicU64::new(0),
+            bans_refused: AtomicU64::new(0),
+            bans_given_up: AtomicU64::new(0),
+            interfaces_lost: Mutex::default(),
             list_changed: AtomicBool::new(false),
             events,
             counts,
@@ -98,6 +108,28 @@ impl Keeper {
     pub fn flood(&self) -> Option<(bool, u64)> {
         let program = self.kernel()?.program();
         program.is_flooded().ok().zip(program.lost_events().ok())
+    }
+
+    /// The interfaces the kernel program was attached to, each with whether it still is. That it no longer is
+    /// is said once.
+    pub fn interfaces(&self) -> Vec<(&str, bool)> {
+        let attachments = self.kernel().map(Xdp::attachments).unwrap_or_default();
+        let mut lost = locked(&self.interfaces_lost);
+        let mut all = Vec::with_capacity(attachments.len());
+        for attachment in attachments {
+            let (interface, holds) = (attachment.interface.as_str(), attachment.holds());
+            if holds {
+                lost.remove(interface);
+            } else if lost.insert(interface.to_owned()) {
+                tracing::error!(
+                    "xdp: NOT on {interface} any more, as it was removed, or the program was: new \
+                     connections are not limited there until the gateway is restarted; lists, bans and \
+                     connections_max are kept at accept"
+                );
+            }
+            all.push((interface, holds));
+        }
+        all
     }
 
     /// The kernel program, if there is one.

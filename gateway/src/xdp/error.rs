@@ -154,7 +154,6 @@ impl Error {
 
     /// From having the verifier load a program.
     pub(super) fn from_load(error: &ProgramError) -> Self {
-        eprintln!("{error:?}");
         match error {
             ProgramError::LoadError { io_error, .. }
                 if io_error.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>

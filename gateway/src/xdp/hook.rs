@@ -52,10 +52,14 @@ pub fn occupant(interface: &str) -> io::Result<Option<Occupant>> {
 
 /// The index of an interface.
 pub(super) fn index_of(interface: &str) -> Result<u32, ProgramError> {
+    let unknown = || ProgramError::UnknownInterface { name: interface.to_owned() };
+    // The kernel would read no further, and aya panic.
+    if interface.contains('\0') {
+        return Err(unknown());
+    }
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
         .map_err(|error| ProgramError::IOError(error.into()))?;
-    name_to_index(&socket, interface)
-        .map_err(|_| ProgramError::UnknownInterface { name: interface.to_owned() })
+    name_to_index(&socket, interface).map_err(|_| unknown())
 }
 
 /// The indices of interfaces, of those that there are.
@@ -148,5 +152,6 @@ mod tests {
     #[test]
     fn an_unknown_interface_is_an_error() {
         assert!(occupant("no-such-if0").is_err());
+        assert!(index_of("lo").is_ok() && index_of("lo\0").is_err());
     }
 }

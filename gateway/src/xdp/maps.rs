@@ -14,6 +14,7 @@ use gateway_ebpf::bucket::Limits;
 use gateway_ebpf::flood::Flood;
 use gateway_ebpf::verdict::{SLOTS, Treatment, Verdict};
 use ipnet::IpNet;
+use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::list::List;
@@ -139,6 +140,9 @@ impl Maps {
             value.generation = generation;
             set_flag(value, abi::HAS_LIST, !live.is_empty());
         })?;
+        // A packet may be decided right now that has seen the old generation count. This waits until all such
+        // are done (RCU); kernels with `nohz_full` refuse it.
+        let _ = membarrier(MembarrierCommand::Global);
         list.clear(generation as u8 ^ 1).map(drop)
     }
 

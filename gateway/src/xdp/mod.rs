@@ -94,6 +94,17 @@ pub struct Attachment {
     pub hook: Hook,
     /// Whether it is the entry point for packets spread over several buffers.
     pub frags: bool,
+    /// The program's id, by which `bpftool prog` shows it.
+    pub program: u32,
+}
+
+impl Attachment {
+    /// Whether it is still so: an interface that is made anew is another one, whatever its name, and who may
+    /// attach programs may put another one in this one's place.
+    pub fn holds(&self) -> bool {
+        let occupant = occupant(&self.interface).ok().flatten();
+        occupant.is_some_and(|occupant| occupant.program == self.program)
+    }
 }
 
 /// The program, attached. Dropping it detaches it from every interface.
@@ -133,8 +144,9 @@ impl Xdp {
             .interfaces
             .iter()
             .map(|interface| attach(&mut program, interface, settings.mode))
-            .collect::<Result<_, _>>()?;
-        program.remove_other_pins();
+            .collect::<Result<Vec<Attachment>, _>>()?;
+        let indices: Vec<_> = attachments.iter().map(|attachment| attachment.index).collect();
+        program.remove_other_pins(&indices);
         Ok(Self { program, attachments, kept })
     }
 

@@ -4,14 +4,15 @@
 //! after their layout, so that a gateway with other maps never reads them wrongly: it begins with new
 //! ones and removes those.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData};
 use gateway_ebpf::abi;
-use rustix::fs::statfs;
+use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::io::Errno;
 
 use super::Error;
 
@@ -24,11 +25,13 @@ const MAPS_PREFIX: &str = "maps-";
 /// linux/magic.h
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// The folder of one gateway.
-#[derive(Clone, Debug)]
+/// The folder of one gateway, which nobody else uses as long as this is there: what is in the maps is also in
+/// the memory of who writes them.
+#[derive(Debug)]
 pub(super) struct Pins {
     root: PathBuf,
     maps: PathBuf,
+    _lock: File,
 }
 
 impl Pins {
@@ -36,15 +39,25 @@ impl Pins {
     /// [`abi::LAYOUT`].
     pub fn new(root: &Path, layout: &str) -> Result<Self, Error> {
         let failed = |error| Error::pin(root, error);
-        let maps = root.join(format!("{MAPS_PREFIX}{:08x}-{layout}", abi::LAYOUT));
-        DirBuilder::new().recursive(true).mode(0o700).create(&maps).map_err(failed)?;
+        let create = |folder: &Path| DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        create(root).map_err(failed)?;
         let kind = statfs(root).map_err(|error| failed(error.into()))?.f_type;
         if kind as i64 & 0xffff_ffff != BPF_FS_MAGIC {
-            let _ = fs::remove_dir(&maps);
+            let _ = fs::remove_dir(root);
             let why = "it is in no bpffs: `mount -t bpf bpf /sys/fs/bpf` makes one";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
-        Ok(Self { root: root.to_owned(), maps })
+        let lock = File::open(root).map_err(failed)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => {
+                let why = "another gateway does; end it first, or name another folder (xdp.pin)";
+                failed(io::Error::new(io::ErrorKind::WouldBlock, why))
+            }
+            error => failed(error.into()),
+        })?;
+        let maps = root.join(format!("{MAPS_PREFIX}{:08x}-{layout}", abi::LAYOUT));
+        create(&maps).map_err(failed)?;
+        Ok(Self { root: root.to_owned(), maps, _lock: lock })
     }
 
     pub fn map(&self, name: &str) -> PathBuf {
@@ -62,12 +75,22 @@ impl Pins {
         Some(map.get(&0, 0).ok()?.hash_key).filter(|key| *key != [0, 0])
     }
 
-    /// Removes maps of other layouts, which no program of ours reads any more.
-    pub fn remove_others(&self) {
+    /// Leaves other interfaces than these, which are no longer configured, and removes maps of other layouts,
+    /// which no program of ours reads any more.
+    pub fn remove_others(&self, interfaces: &[u32]) {
+        let used: Vec<_> = interfaces.iter().map(|interface| self.link(*interface)).collect();
         let removed = names(&self.root).and_then(|names| {
-            let others = names.into_iter().map(|name| self.root.join(name));
-            let others = others.filter(|path| path.is_dir() && *path != self.maps);
-            others.into_iter().try_for_each(fs::remove_dir_all)
+            names.into_iter().try_for_each(|name| {
+                let path = self.root.join(&name);
+                if name.starts_with(MAPS_PREFIX) && path != self.maps {
+                    return fs::remove_dir_all(path);
+                }
+                if name.starts_with(LINK_PREFIX) && !used.contains(&path) {
+                    tracing::info!("xdp: detached from what is no longer configured ({name})");
+                    return fs::remove_file(path);
+                }
+                Ok(())
+            })
         });
         if let Err(error) = removed {
             tracing::warn!("xdp: {}: {error}", self.root.display());

@@ -240,17 +240,20 @@ impl Program {
         let refused =
             |cause: String| Error::Refused { interface: interface.to_owned(), hook, cause };
         let mut last = None;
-        let pins = self.pins.clone();
+        let index = hook::index_of(interface)
+            .map_err(|_| Error::UnknownInterface { interface: interface.to_owned() })?;
+        let pin = self.pins.as_ref().map(|pins| pins.link(index));
         for (name, frags) in [(abi::PROGRAM_FRAGS, true), (abi::PROGRAM, false)] {
             let program = self.entry_point_mut(name)?;
             if program.fd().is_err() {
                 continue;
             }
-            match attach_link(program, interface, hook, pins.as_ref()) {
+            match attach_link(program, interface, hook, pin.as_deref()) {
                 Ok(hook) => {
-                    let index = hook::index_of(interface).unwrap_or_default();
+                    let program = program.info().map(|info| info.id());
+                    let program = program.map_err(|error| refused(error::chain(&error)))?;
                     let interface = interface.to_owned();
-                    return Ok(Attachment { interface, index, hook, frags });
+                    return Ok(Attachment { interface, index, hook, frags, program });
                 }
                 Err(ProgramError::UnknownInterface { name }) => {
                     return Err(Error::UnknownInterface { interface: name });
@@ -265,10 +268,10 @@ impl Program {
         Err(refused(last.unwrap_or_else(|| "no entry point could be loaded".to_owned())))
     }
 
-    /// Removes pinned maps that no program reads any more.
-    pub(super) fn remove_other_pins(&self) {
+    /// Removes what is pinned and belongs to none of these interfaces, nor to this program.
+    pub(super) fn remove_other_pins(&self, interfaces: &[u32]) {
         if let Some(pins) = &self.pins {
-            pins.remove_others();
+            pins.remove_others(interfaces);
         }
     }
 
@@ -339,17 +342,9 @@ fn attach_link(
     program: &mut programs::Xdp,
     interface: &str,
     hook: Hook,
-    pins: Option<&Pins>,
+    pin: Option<&Path>,
 ) -> Result<Hook, ProgramError> {
-    // aya would panic.
-    if interface.contains('\0') {
-        return Err(ProgramError::UnknownInterface { name: interface.to_owned() });
-    }
-    let pin = match pins {
-        Some(pins) => Some(pins.link(hook::index_of(interface)?)),
-        None => None,
-    };
-    if let Some(pin) = &pin
+    if let Some(pin) = pin
         && replace(program, pin)
     {
         let occupant = hook::occupant(interface).ok().flatten();
@@ -372,7 +367,7 @@ fn attach_link(
             ProgramError::IOError(io::Error::other(format!("{}: {error}", pin.display())))
         };
         let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
-        link.pin(&pin).map_err(|error| failed(&error))?;
+        link.pin(pin).map_err(|error| failed(&error))?;
     }
     Ok(hook)
 }

@@ -23,6 +23,10 @@ impl Line for Memory {
     fn swap(&self, way: usize, old: u64, new: u64) -> bool {
         self.0.get(way).is_some_and(|cell| cell.replace(new) == old)
     }
+
+    fn add(&self, way: usize, by: u64) -> u64 {
+        self.0.get(way).map_or(0, |cell| cell.replace(cell.get().wrapping_add(by)))
+    }
 }
 
 #[divan::bench]

@@ -15,7 +15,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 54] = [
+pub const NAMES: [&str; 56] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -46,6 +46,7 @@ pub const NAMES: [&str; 54] = [
     "gateway_source_connections_refused_total",
     "gateway_source_connections_uncounted_total",
     "gateway_bans_total",
+    "gateway_bans_given_up_total",
     "gateway_bans_held",
     "gateway_upstream_requests_total",
     "gateway_upstream_connections_total",
@@ -66,6 +67,7 @@ pub const NAMES: [&str; 54] = [
     "gateway_upstream_endpoint_requests_in_flight",
     "gateway_upstream_endpoint_failures_total",
     "gateway_xdp_packets_total",
+    "gateway_xdp_attached",
     "gateway_xdp_flood",
     "gateway_xdp_events_lost_total",
     "process_open_fds",
@@ -89,12 +91,14 @@ pub struct Scrape<'a> {
     pub endpoints: &'a [Endpoint],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
+    /// The interfaces the kernel program was attached to, each with whether it still is.
+    pub interfaces: &'a [(&'a str, bool)],
     /// Whether there is a flood, and samples that were lost, if there is such a program.
     pub flood: Option<(bool, u64)>,
     /// Connections that the table of sources had no room to count.
     pub sources_uncounted: u64,
-    /// Bans made, bans only told of, and bans that hold now.
-    pub bans: (u64, u64, u64),
+    /// What has become of bans.
+    pub bans: BanCounts,
     /// Access log lines the output did not take.
     pub access_log_lines_lost: u64,
     /// When the process started.
@@ -103,6 +107,21 @@ pub struct Scrape<'a> {
     pub open_fds: Option<u64>,
     /// Descriptors it may have.
     pub max_fds: u64,
+}
+
+/// What has become of bans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BanCounts {
+    /// Bans made.
+    pub made: u64,
+    /// Bans only told of.
+    pub observed: u64,
+    /// Bans there was no room for.
+    pub refused: u64,
+    /// Bans that ended early, to make room.
+    pub given_up: u64,
+    /// Bans that hold now.
+    pub held: u64,
 }
 
 /// Packets the kernel program treated alike.
@@ -343,11 +362,15 @@ fn sources(page: &mut Page, scrape: &Scrape<'_>) {
     page.family(name, Kind::Counter, "Connections that no room was left to count by source.");
     page.sample(name, &[], scrape.sources_uncounted);
 
-    let (made, observed, held) = scrape.bans;
+    let BanCounts { made, observed, refused, given_up, held } = scrape.bans;
     let name = "gateway_bans_total";
-    page.family(name, Kind::Counter, "Bans, by offence or by hand; observed: only told of.");
-    page.sample(name, &[("verdict", "ban")], made);
-    page.sample(name, &[("verdict", "observe")], observed);
+    page.family(name, Kind::Counter, "Bans; observe: only told of, no_room: there were too many.");
+    for (verdict, bans) in [("ban", made), ("observe", observed), ("no_room", refused)] {
+        page.sample(name, &[("verdict", verdict)], bans);
+    }
+    let name = "gateway_bans_given_up_total";
+    page.family(name, Kind::Counter, "Bans that ended early, as there were too many.");
+    page.sample(name, &[], given_up);
     let name = "gateway_bans_held";
     page.family(name, Kind::Gauge, "Bans that hold now.");
     page.sample(name, &[], held);
@@ -367,6 +390,11 @@ fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
             ("reason", counter.reason),
         ];
         page.sample(name, &labels, counter.packets);
+    }
+    let name = "gateway_xdp_attached";
+    page.family(name, Kind::Gauge, "0 when the program is not on an interface any more.");
+    for (interface, attached) in scrape.interfaces {
+        page.sample(name, &[("interface", interface)], u64::from(*attached));
     }
     if let Some((flooded, lost)) = scrape.flood {
         let name = "gateway_xdp_flood";
@@ -423,10 +451,11 @@ mod tests {
                 reason: "rate",
                 packets: 7,
             }],
+            interfaces: &[("eth0", true)],
             flood: Some((true, 3)),
             key_fetches: (0, 0),
             sources_uncounted: 3,
-            bans: (4, 5, 6),
+            bans: BanCounts { made: 4, observed: 5, refused: 6, given_up: 7, held: 8 },
             access_log_lines_lost: 2,
             started: UNIX_EPOCH + Duration::from_millis(1_795_417_510_250),
             open_fds: Some(12),
