@@ -100,9 +100,7 @@ pub fn gateway(context: XdpContext) -> u32 {
 fn run(context: &XdpContext) -> u32 {
     let (start, end) = (context.data(), context.data_end());
     match packet::glance(&View { start, end }) {
-        Glance::Opens(packet) if Maps::default().class_of_port(packet.port()).is_some() => {
-            judge(context, &packet)
-        }
+        Glance::Opens(packet) if class_of_port(packet.port()).is_some() => judge(context, &packet),
         Glance::Elsewhere | Glance::Opens(_) => {
             count(interface(context), Reason::Other as u32);
             XDP_PASS
@@ -154,7 +152,7 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
 /// The verdict, by its counter, and above it the time if it has been asked for: nine years of nanoseconds.
 #[inline(never)]
 fn decide(packet: &Fields) -> u64 {
-    let maps = Maps::default();
+    let maps = Maps { constants: CONSTANTS.load(), now: Cell::new(0) };
     let slot = verdict::decide(packet, &maps).slot();
     u64::from(slot) & SLOT | maps.now.get() << SLOT_BITS
 }
@@ -263,9 +261,15 @@ impl Frame for InPlace<'_> {
     }
 }
 
+#[inline(always)]
+fn class_of_port(port: u16) -> Option<u8> {
+    PORTS.get(u32::from(port))?.checked_sub(1)
+}
+
 /// The maps, at one time.
-#[derive(Default)]
 struct Maps {
+    /// Read once, as each reading is of all of them.
+    constants: Constants,
     /// 0 until somebody asks for it.
     now: Cell<u64>,
 }
@@ -292,7 +296,7 @@ fn clock() -> u64 {
 impl Tables for Maps {
     #[inline(always)]
     fn class_of_port(&self, port: u16) -> Option<u8> {
-        PORTS.get(u32::from(port))?.checked_sub(1)
+        class_of_port(port)
     }
 
     #[inline(always)]
@@ -336,12 +340,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn source(&self, address: Address) -> [u64; 2] {
-        hash::source(address, &CONSTANTS.load())
+        hash::source(address, &self.constants)
     }
 
     #[inline(always)]
     fn place(&self, source: [u64; 2], class: u8) -> Place {
-        hash::place(source, class, &CONSTANTS.load())
+        hash::place(source, class, &self.constants)
     }
 
     #[inline(always)]
@@ -367,13 +371,13 @@ impl Tables for Maps {
     #[inline(always)]
     fn open(&self, place: Place) -> u32 {
         // Always there, as the mask keeps lines within the table.
-        OPEN.get_ptr_mut(place.open_line(&CONSTANTS.load()))
+        OPEN.get_ptr_mut(place.open_line(&self.constants))
             .map_or(0, |line| open::count(&Line(line.cast()), place.tag()))
     }
 
     #[inline(always)]
     fn admit(&self, place: Place, limits: Limits) -> Admission {
-        match LIMITS.get_ptr_mut(place.line(&CONSTANTS.load())) {
+        match LIMITS.get_ptr_mut(place.line(&self.constants)) {
             Some(line) => {
                 bucket::admit(&Line(line.cast()), place.tag(), bucket::ticks(self.now()), limits)
             }

@@ -1,18 +1,23 @@
 //! What each policy adds to a request.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
 use divan::{Bencher, black_box};
+use futures_util::future::LocalBoxFuture;
 
-use gateway::config::{Overrides, load};
-use gateway::exchange::{Context, Identity, Request};
+use gateway::config::{Config, Overrides, load};
+use gateway::exchange::inquiry::{Inquiry, Reply, Upstreams};
+use gateway::exchange::{Context, Error, Identity, Request};
 use gateway::http::forward::Client;
 use gateway::http::framing;
-use gateway::http::head::RequestHead;
+use gateway::http::head::{RequestHead, ResponseHead};
 use gateway::http::parse::{self, HeadLimits, Scan};
-use gateway::policy::Parts;
+use gateway::net::rt::{self, Driver};
+use gateway::policy::{Named, Parts, Policy, Verdict};
 use gateway::telemetry::metrics;
+use gateway::tls::ClientCertificate;
 
 const HEAD: &str = "GET /shop/items/4711?sort=price&page=2 HTTP/1.1\r\nHost: www.example.com\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64) Chrome/130.0\r\nAccept: */*\r\n\
@@ -21,52 +26,107 @@ const HEAD: &str = "GET /shop/items/4711?sort=price&page=2 HTTP/1.1\r\nHost: www
 /// What shows who somebody is, for policies that ask.
 const TOKEN: &str = include_str!("../../../config/examples/token.txt");
 const KEY: &str = "alice-and-nobody-else";
+/// Of alice, with the password in config/examples/passwords.toml.
+const PASSWORD: &str = "YWxpY2U6b3Blbi1zZXNhbWU=";
 
-const POLICIES: [(&str, &str); 12] = [
-    (
-        "api_key",
-        "kind = 'api_key'\nkeys.alice = '00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984'",
-    ),
+const KEYS: &str = "kind = 'api_key'\n\
+    keys.alice = '00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984'";
+const TOKENS: &str =
+    "kind = 'jwt'\nalgorithms = ['ES256']\njwks_file = 'config/examples/keys.json'";
+
+/// Those that ask somebody, or work something out, are measured with what they remember of the first request.
+const POLICIES: [(&str, &str); 16] = [
     ("access", "kind = 'access'\ndeny_files = ['config/examples/networks.txt']"),
+    ("any", "kind = 'any'\nof = ['keys', 'tokens']"),
+    ("api_key", KEYS),
+    ("basic", "kind = 'basic'\nfile = 'config/examples/passwords.txt'"),
+    ("client_certificate", "kind = 'client_certificate'"),
     ("concurrency", "kind = 'concurrency'\nlimit = 100"),
     ("cookies", "kind = 'cookies'"),
     ("cors", "kind = 'cors'\norigins = ['https://app.example.com']"),
+    (
+        "forward_auth",
+        "kind = 'forward_auth'\nupstream = 'none'\npath = '/'\n\
+         cache = { key = 'header:authorization', ttl = '1h' }",
+    ),
     ("headers", "kind = 'headers'\nrequest.set = { X-Client = '{client}' }"),
     ("hsts", "kind = 'hsts'"),
-    // Remembered: the signature was verified for the first request.
-    ("jwt", "kind = 'jwt'\nalgorithms = ['ES256']\njwks_file = 'config/examples/keys.json'"),
+    ("jwt", TOKENS),
     ("rate_limit", "kind = 'rate_limit'\nlimits = ['1000/s']"),
     ("rate_limit_silent", "kind = 'rate_limit'\nlimits = ['60000/s']\nfields = false"),
     ("rules", "kind = 'rules'\nrules = [{ name = 'a', path = 'passwd', query = 'jndi:' }]"),
     ("security_headers", "kind = 'security_headers'"),
 ];
 
-#[divan::bench(args = POLICIES.map(|(name, _)| name))]
-fn policy(bencher: Bencher<'_, '_>, name: &str) {
+/// What a request is asked by.
+enum Asked {
+    One(Rc<dyn Policy>),
+    /// The first of several, which is made of the others.
+    First(Named),
+}
+
+impl Asked {
+    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+        match self {
+            Self::One(policy) => policy.request(request, context),
+            Self::First(all) => all.ask(0, request, context).unwrap(),
+        }
+    }
+}
+
+/// Lets everybody pass.
+struct Service;
+
+impl Upstreams for Service {
+    fn ask<'a>(&'a self, _: Inquiry<'a>) -> LocalBoxFuture<'a, Result<Reply, Error>> {
+        let text = b"HTTP/1.1 204 No Content\r\n\r\n";
+        let limits = HeadLimits { bytes: 4096, start_line: 1024, fields: 50, underscores: false };
+        let mut head = ResponseHead::default();
+        parse::response(text, &mut Scan::default(), limits, &mut head).unwrap();
+        let reply = Reply { head, bytes: text.as_slice().into(), body: Vec::new() };
+        Box::pin(std::future::ready(Ok(reply)))
+    }
+}
+
+fn configured(name: &str) -> Config {
     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap();
     let (_, lines) = POLICIES.into_iter().find(|(known, _)| *known == name).unwrap();
+    let others = match name {
+        "any" => format!("[policies.keys]\n{KEYS}\n[policies.tokens]\n{TOKENS}\n"),
+        _ => String::new(),
+    };
     let text = format!(
         "listeners = [{{ address = '127.0.0.1:0' }}]\nroutes = [{{ respond = {{}} }}]\n\
-         [policies.bench]\n{lines}\n"
+         upstreams.none.endpoints = ['127.0.0.1:9']\n[policies.bench]\n{lines}\n{others}"
     );
     let file = std::env::temp_dir().join(format!("gateway-bench-{}.toml", std::process::id()));
     std::fs::write(&file, text).unwrap();
     let config = load(Some(&file), &Overrides::default(), &[0]).unwrap();
     std::fs::remove_file(&file).unwrap();
-    let worker = metrics::Worker::new();
-    let settings = &config.policies.first().unwrap().settings;
-    let parts = Parts {
-        name: "bench",
-        shared: settings.shared(),
-        counters: worker.policy("bench"),
-        metrics: &worker,
-        members: &[],
-    };
-    let policy = settings.build(&parts);
+    config
+}
 
+#[divan::bench(args = POLICIES.map(|(name, _)| name))]
+fn policy(bencher: Bencher<'_, '_>, name: &str) {
+    let config = configured(name);
+    let worker = metrics::Worker::new();
+    let policies =
+        config.policies.iter().map(|one| (&*one.name, &one.settings, one.settings.shared()));
+    let settings = &config.policies.first().unwrap().settings;
+    let policy = match settings.members() {
+        [] => Asked::One(settings.build(&Parts {
+            name: "bench",
+            shared: settings.shared(),
+            counters: worker.policy("bench"),
+            metrics: &worker,
+            members: &[],
+        })),
+        _ => Asked::First(Named::new(policies, &worker)),
+    };
     let shown = match name {
         "api_key" => format!("X-Api-Key: {KEY}\r\n"),
-        "jwt" => format!("Authorization: Bearer {}\r\n", TOKEN.trim()),
+        "any" | "jwt" => format!("Authorization: Bearer {}\r\n", TOKEN.trim()),
+        "basic" | "forward_auth" => format!("Authorization: Basic {PASSWORD}\r\n"),
         _ => String::new(),
     };
     let text = format!("{HEAD}{shown}\r\n");
@@ -75,29 +135,41 @@ fn policy(bencher: Bencher<'_, '_>, name: &str) {
     let limits = HeadLimits { bytes: 4096, start_line: 1024, fields: 50, underscores: false };
     parse::request(bytes, &mut Scan::default(), limits, &mut head).unwrap();
     let identity = Identity::default();
+    let certificate = ClientCertificate {
+        subject: "CN=alice".to_owned(),
+        names: vec!["email:alice@example.com".to_owned()],
+        fingerprint: "00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984".to_owned(),
+        lines: Box::default(),
+    };
+    let request = || Request {
+        head: &head,
+        bytes,
+        framing: framing::request(&head, bytes).unwrap(),
+        persistent: true,
+        upgrade: false,
+        client: Client {
+            chain: "192.0.2.1",
+            scheme: "https",
+            host: None,
+            trusted: false,
+            request_id: b"0123456789abcdef0123456789abcdef",
+            certificate: b"",
+        },
+        received: Instant::now(),
+        route: "www.example.com/shop/*",
+        identity: &identity,
+        source: SocketAddr::from(([192, 0, 2, 1], 50_000)),
+        destination: None,
+        certificate: Some(&certificate),
+    };
+    let (first, context) = (request(), Context::default());
+    if let (Verdict::Wait, Asked::One(policy)) = (policy.request(&first, &context), &policy) {
+        let waited = rt::run(Driver::Epoll, policy.wait(&first, &context, &Service)).unwrap();
+        assert_eq!(waited, Verdict::Continue, "{name}");
+    }
+    assert!(matches!(policy.request(&request(), &Context::default()), Verdict::Continue), "{name}");
     bencher.bench_local(|| {
-        let request = Request {
-            head: &head,
-            bytes,
-            framing: framing::request(&head, bytes).unwrap(),
-            persistent: true,
-            upgrade: false,
-            client: Client {
-                chain: "192.0.2.1",
-                scheme: "https",
-                host: None,
-                trusted: false,
-                request_id: b"0123456789abcdef0123456789abcdef",
-                certificate: b"",
-            },
-            received: Instant::now(),
-            route: "www.example.com/shop/*",
-            identity: &identity,
-            source: SocketAddr::from(([192, 0, 2, 1], 50_000)),
-            destination: None,
-            certificate: None,
-        };
         let context = Context::default();
-        black_box(policy.request(black_box(&request), &context))
+        black_box(policy.request(black_box(&request()), &context))
     });
 }

@@ -26,6 +26,9 @@ use peer::{Named, Peer, Rig};
 use report::{Measured, Row};
 use scenario::{ALL, PART_LOAD, Scenario, Times};
 
+/// Where in the results begins what `cargo xtask bench-kernel` has written.
+const OTHERS: &str = "\n## The kernel program\n";
+
 /// Measures what the gateway and its peers cost for each request, one core each, in turns.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
@@ -158,7 +161,9 @@ fn main() -> Result<()> {
     let text = header(&versions, &arguments)? + &tables?;
     if arguments.write {
         let path = Path::new("tests/bench/RESULTS.md");
-        fs::write(path, text).with_context(|| path.display().to_string())?;
+        let before = fs::read_to_string(path).unwrap_or_default();
+        let others = before.find(OTHERS).and_then(|at| before.get(at..)).unwrap_or_default();
+        fs::write(path, text + others).with_context(|| path.display().to_string())?;
         println!("written to {}", path.display());
     }
     Ok(())
