@@ -28,11 +28,11 @@ const BURST: u32 = 20;
 const RECEIVER: usize = 0;
 const SENDER: usize = 1;
 
-/// Honest clients, an address each; all together they connect so often a second.
-const CLIENTS: u32 = 200;
-const CONNECTIONS_PER_SECOND: u32 = 200;
-/// Threads they run on.
-const CLIENT_THREADS: u32 = 8;
+/// Honest clients, an address and a thread each, and how long after a connection each opens the next.
+const CLIENTS: u8 = 200;
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The last number of the first one's address.
+const FIRST: u8 = 5;
 
 /// A client has been served well within this time, and has given up after the second.
 const SERVED_WELL: Duration = Duration::from_millis(500);
@@ -138,8 +138,8 @@ struct Outcome {
 pub fn measure(rounds: usize, seconds: f64) -> String {
     let mut text = format!(
         "\n### Floods\n\nSYNs over a veth for {seconds} s, made in the kernel on one CPU; the gateway and the thread that \
-         receives them (NAPI) share another. {CLIENTS} honest addresses open {CONNECTIONS_PER_SECOND} connections a second \
-         and send a request on each. A source may open {RATE} a second. CPU is the receiving thread's time, per SYN received.\n"
+         receives them (NAPI) share another. {CLIENTS} honest clients open a connection a second, \
+         and send a request on it. A source may open {RATE} a second. CPU is the receiving thread's time, per SYN received.\n"
     );
     for flood in FLOODS {
         for offered in OFFERED {
@@ -226,12 +226,10 @@ fn run(protection: Protection, flood: &Flood, offered: u32, seconds: f64) -> Out
         // Until it has filled what there is to fill.
         thread::sleep(Duration::from_millis(500));
         let (cpu, packets, begun) = (cpu_ns(receiver), received(&net.gateway), Instant::now());
-        let clients: Vec<_> = (0..CLIENT_THREADS)
-            .map(|thread| {
-                scope.spawn({
-                    let clients = &net.clients;
-                    move || clients.run(|| connect_again_and_again(thread, lasts))
-                })
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let clients = &net.clients;
+                scope.spawn(move || clients.run(|| connect_again_and_again(client, lasts)))
             })
             .collect();
         thread::sleep(lasts.saturating_sub(begun.elapsed()));
@@ -262,7 +260,7 @@ fn run(protection: Protection, flood: &Flood, offered: u32, seconds: f64) -> Out
 
 /// Routes, addresses and queues; the way of the flood.
 fn set_up(net: &Net) -> Way {
-    for last in 5..5 + CLIENTS {
+    for last in FIRST..FIRST + CLIENTS {
         net.clients.ip(&format!("address add 10.77.0.{last}/24 dev cl0"));
     }
     // Whoever answers an invented source does so by the clients' namespace, which throws it away.
@@ -345,21 +343,16 @@ fn received(namespace: &Namespace) -> u64 {
 }
 
 /// Connects whenever it is due, and asks; how long each took, from when it was due.
-fn connect_again_and_again(thread: u32, lasts: Duration) -> Vec<Option<Duration>> {
+fn connect_again_and_again(client: u8, lasts: Duration) -> Vec<Option<Duration>> {
     run_on(SENDER);
     let begun = Instant::now();
-    let interval = Duration::from_secs(1) * CLIENT_THREADS / CONNECTIONS_PER_SECOND;
-    let mut due = interval * thread / CLIENT_THREADS;
+    let mut due = INTERVAL * u32::from(client) / u32::from(CLIENTS);
     let mut took = Vec::new();
-    let mut number = thread;
     while due < lasts {
         thread::sleep(due.saturating_sub(begun.elapsed()));
-        let last = 5 + (number % CLIENTS) as u8;
-        let served = connect(IpAddr::from([10, 77, 0, last]));
+        let served = connect(IpAddr::from([10, 77, 0, FIRST + client]));
         took.push(served.ok().map(|()| begun.elapsed() - due));
-        // Who waits does not keep others from being due: they are taken up late, and it counts.
-        due += interval;
-        number += CLIENT_THREADS;
+        due += INTERVAL;
     }
     took
 }
