@@ -1,6 +1,7 @@
 //! What outlives the gateway when it is to be kept: limits, lists and bans, through a crash, an upgrade and
 //! another layout of the maps.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -15,18 +16,26 @@ use crate::served::Served;
 use crate::sources::{AT_ONCE, config, connect, net};
 use crate::{load, settings};
 
-/// A folder of this test's in the machine's bpffs, removed with the value.
+/// A folder in a bpffs of this test's own, removed with the value.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        Self(PathBuf::from(format!("/sys/fs/bpf/gateway-test-{}-{name}", std::process::id())))
+        let root = PathBuf::from(format!("/run/gateway-test-{}-{name}", std::process::id()));
+        fs::create_dir_all(&root).expect("a folder in /run");
+        let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&root).status();
+        assert!(status.expect("run mount").success(), "a bpffs of its own");
+        Self(root.join("gateway"))
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = detach(&self.0);
+        if let Some(root) = self.0.parent() {
+            let _ = Command::new("umount").arg(root).status();
+            let _ = fs::remove_dir(root);
+        }
     }
 }
 

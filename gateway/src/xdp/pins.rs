@@ -40,13 +40,14 @@ impl Pins {
     pub fn new(root: &Path, layout: &str) -> Result<Self, Error> {
         let failed = |error| Error::pin(root, error);
         let create = |folder: &Path| DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        create(root).map_err(failed)?;
-        let kind = statfs(root).map_err(|error| failed(error.into()))?.f_type;
+        // Before a folder is made where it is of no use.
+        let there = root.ancestors().find(|folder| folder.exists()).unwrap_or(root);
+        let kind = statfs(there).map_err(|error| failed(error.into()))?.f_type;
         if kind as i64 & 0xffff_ffff != BPF_FS_MAGIC {
-            let _ = fs::remove_dir(root);
             let why = "it is in no bpffs: `mount -t bpf bpf /sys/fs/bpf` makes one";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
+        create(root).map_err(failed)?;
         let lock = File::open(root).map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             Errno::WOULDBLOCK => {
