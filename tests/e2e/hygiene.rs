@@ -65,3 +65,29 @@ fn a_name_with_an_underscore_needs_leave() {
     }
     assert_eq!(origin.request().field("x_user"), "root");
 }
+
+#[test]
+fn what_is_removed_is_removed_with_underscores_too() {
+    let origin = Origin::saying("hello");
+    let gateway = set_up()
+        .set("http", "underscores_in_names = true")
+        .to(&[origin.address])
+        .listener("policies = ['fields']\ntrusted_proxies = ['127.0.0.1']")
+        .set("policies.fields", "kind = 'headers'")
+        .set_more("policies.fields", "request = { remove = ['X-Debug'], set = { X-User = 'a' } }")
+        .start();
+    gateway
+        .client()
+        .send(
+            "GET / HTTP/1.1\r\nHost: a\r\nX_User: root\r\nx_debug: 1\r\nX_Client-Cert_Subject: x\r\n\
+             X_Forwarded_For: 192.0.2.9\r\nX_Real_IP: 192.0.2.9\r\nX_Forwarded_Port: 1\r\n\
+             Content_Length: 3\r\nX_Other: 1\r\n\r\n",
+        )
+        .response();
+    let served = origin.request();
+    let names = served.fields.0.iter().map(|(name, _)| name.as_str());
+    let left: Vec<_> = names.filter(|name| name.contains('_')).collect();
+    assert_eq!(left, ["Content_Length", "X_Other"]);
+    assert_eq!(served.field("x-user"), "a");
+    assert_eq!(served.field("x-forwarded-for"), "127.0.0.1");
+}

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::headers::{is_value_byte, members_by, trim_ows};
+use super::headers::{is_value_byte, members_by, same_but_underscores, trim_ows};
 
 /// Which fields are removed from a head, and which are added to it; what takes the place of its query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,11 @@ impl Edits {
     /// Removes the fields of a name, those added so far included.
     pub fn remove(&mut self, name: Bytes) {
         self.added.retain(|(added, _)| !added.eq_ignore_ascii_case(&name));
+        self.remove_received(name);
+    }
+
+    /// Removes those fields of a name that have come, and none of those added so far.
+    pub fn remove_received(&mut self, name: Bytes) {
         if !self.removes(&name) {
             self.removed.push(name);
         }
@@ -94,9 +99,9 @@ impl Edits {
         }
     }
 
-    /// Whether the fields of a name are removed.
+    /// Whether the fields of a name that come are removed: of one that CGI and its heirs make the same, too.
     pub fn removes(&self, name: &[u8]) -> bool {
-        self.removed.iter().any(|removed| removed.eq_ignore_ascii_case(name))
+        self.removed.iter().any(|removed| same_but_underscores(removed, name))
     }
 
     /// Writes the lines of what is added.

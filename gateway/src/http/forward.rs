@@ -123,6 +123,7 @@ pub fn request(
             | Name::Te
             | Name::Trailer
             | Name::TransferEncoding
+            | Name::Underscored
             | Name::Upgrade
             | Name::XForwardedFor
             | Name::XForwardedHost
@@ -262,6 +263,7 @@ fn pass_response_field(out: &mut BytesMut, line: &Field, bytes: &[u8], nominated
         | Name::MaxForwards
         | Name::Other
         | Name::Referer
+        | Name::Underscored
         | Name::UserAgent
         | Name::XForwarded
         | Name::XForwardedFor

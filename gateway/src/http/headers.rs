@@ -48,6 +48,8 @@ pub enum Name {
     XForwardedProto,
     /// Every other `X-Forwarded-…`, and `X-Real-IP`: what only a proxy in front of us may claim.
     XForwarded,
+    /// What CGI and its heirs take for one of those that say who a client is, as `X_Real_IP`.
+    Underscored,
     /// Names one request in the logs of all who handle it.
     XRequestId,
     /// Everything else.
@@ -85,9 +87,34 @@ impl Name {
             17 if is("x-forwarded-proto") => Self::XForwardedProto,
             12.. if starts_with(name, b"x-forwarded-") => Self::XForwarded,
             14.. if starts_with(name, b"x-client-cert-") => Self::ClientCert,
+            _ if name.contains(&b'_') => Self::of_underscores(name),
             _ => Self::Other,
         }
     }
+
+    /// The same of a name with underscores, which never frames anything.
+    fn of_underscores(name: &[u8]) -> Self {
+        let name: Vec<u8> = name.iter().copied().map(dash).collect();
+        match Self::of(&name) {
+            Self::ClientCert
+            | Self::XForwarded
+            | Self::XForwardedFor
+            | Self::XForwardedHost
+            | Self::XForwardedProto
+            | Self::XRequestId => Self::Underscored,
+            _ => Self::Other,
+        }
+    }
+}
+
+fn dash(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte }
+}
+
+/// Whether CGI and its heirs take two names for the same: they make dashes underscores (RFC 3875 §4.1.18).
+pub fn same_but_underscores(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(a, b)| dash(*a).eq_ignore_ascii_case(&dash(*b)))
 }
 
 /// Whether `text` begins with `start`, whatever its case.
