@@ -1,6 +1,6 @@
 //! What the gateway adds to, takes from and leaves alone in the messages it passes on.
 
-use crate::harness::{After, Gateway, Origin, set_up};
+use crate::harness::{After, Gateway, Origin, Response, set_up};
 
 /// Sends these fields with a GET and returns what the origin got.
 fn forwarded(fields: &str) -> crate::harness::Request {
@@ -150,7 +150,7 @@ fn a_response_loses_what_was_meant_for_us() {
 
 #[test]
 fn interim_responses_are_relayed_in_order() {
-    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nServer: x\r\n\r\n\
                    HTTP/1.1 102 Processing\r\n\r\n";
     let origin = Origin::scripted(
         format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
@@ -162,7 +162,21 @@ fn interim_responses_are_relayed_in_order() {
     assert_eq!(response.text(), "hello");
     let seen: Vec<u16> = response.interim.iter().map(|(status, _)| *status).collect();
     assert_eq!(seen, [103, 102]);
-    assert_eq!(response.interim[0].1.one("link"), Some("</a>"));
+    let hints = |response: &Response| {
+        let hints = &response.interim[0].1;
+        ["link", "server", "x-a"].map(|name| hints.one(name).map(str::to_owned))
+    };
+    assert_eq!(hints(&response), [Some("</a>".to_owned()), Some("x".to_owned()), None]);
+
+    let removing = set_up()
+        .to(&[origin.address])
+        .listener("policies = ['fields']")
+        .set("policies.fields", "kind = 'headers'")
+        .set_more("policies.fields", "response = { remove = ['Server'], add = { X-A = 'b' } }")
+        .start();
+    let response = removing.get("/");
+    assert_eq!(response.field("x-a"), "b");
+    assert_eq!(hints(&response), [Some("</a>".to_owned()), None, None]);
 
     let mut old = gateway.client();
     old.send("GET / HTTP/1.0\r\nHost: test\r\n\r\n");

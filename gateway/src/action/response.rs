@@ -174,7 +174,7 @@ impl Response<'_, '_> {
                     interim += 1;
                     if let Some(responder) = responder {
                         // Boxed, as few responses have one.
-                        Box::pin(responder.interim(head, buffer.filled())).await?;
+                        Box::pin(responder.interim(head, buffer.filled(), self.context)).await?;
                     }
                     buffer.consume(head.len);
                     scan = Scan::default();

@@ -47,12 +47,17 @@ impl<'a> Responder<'a> {
     ///
     /// # Errors
     /// When the client is gone or does not read.
-    pub async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Error> {
+    pub async fn interim(
+        &mut self,
+        head: &ResponseHead,
+        bytes: &[u8],
+        context: &Context,
+    ) -> Result<(), Error> {
         if self.version() == Version::Http10 {
             return Ok(());
         }
         let mut out = BytesMut::new();
-        forward::interim_response(&mut out, head, bytes);
+        forward::interim_response(&mut out, head, bytes, &context.response_edits.borrow());
         self.begun = true;
         let gap = self.resources.timeouts.body;
         self.writer.write_all(&mut Buffer::from(out), gap).await.map_err(client_error)

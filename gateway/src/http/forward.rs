@@ -218,11 +218,11 @@ pub fn response(
     out.put_slice(b"\r\n");
 }
 
-/// Writes an interim response (1xx) for the client into `out`, which is cleared first.
-pub fn interim_response(out: &mut BytesMut, head: &ResponseHead, bytes: &[u8]) {
+/// Writes an interim response (1xx) for the client into `out`, which is cleared first. What `edits` remove
+/// does not pass; what they add, the final one has.
+pub fn interim_response(out: &mut BytesMut, head: &ResponseHead, bytes: &[u8], edits: &Edits) {
     out.clear();
-    let edits = Edits::default();
-    let nominated = begin_response(out, head, bytes, &edits);
+    let nominated = begin_response(out, head, bytes, edits);
     for line in &head.fields {
         pass_response_field(out, line, bytes, &nominated);
     }
