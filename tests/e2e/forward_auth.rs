@@ -109,8 +109,7 @@ fn nobody_comes_in_when_nobody_answers() {
     });
     for (auth, why) in [
         (answer("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"), "status"),
-        (answer("nonsense\r\n\r\n"), "response"),
-        (answer("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"), ""),
+        (answer(""), "response"),
         (silent, "time"),
     ] {
         let refusing = gateway(&auth, &app, "timeout = '100ms'");
@@ -129,6 +128,53 @@ fn nobody_comes_in_when_nobody_answers() {
         .set("policies.session", POLICY)
         .start();
     assert_eq!(gateway.get("/").status, 503);
+}
+
+#[test]
+fn a_status_counts_whatever_becomes_of_the_rest() {
+    let app = Origin::saying("hello");
+    let cut = |head: &str| Origin::scripted(format!("HTTP/1.1 {head}\r\n\r\n<a>"), After::Close);
+    let stalled = Origin::start(|exchange| {
+        exchange
+            .send("HTTP/1.1 401 No\r\nWWW-Authenticate: Own\r\nContent-Length: 9\r\n\r\n<a>")?;
+        std::thread::park();
+        Ok(After::Close)
+    });
+    for unanswered in ["pass", "refuse"] {
+        let lines = format!("timeout = '500ms'\nbody_bytes = '1KiB'\nunanswered = '{unanswered}'");
+        for (auth, status) in [
+            (&cut("302 Found\r\nLocation: /login\r\nContent-Length: 100"), 302),
+            (&cut("403 No\r\nContent-Type: a/b\r\nContent-Length: 100000"), 403),
+            (&cut("403 No\r\nTransfer-Encoding: chunked"), 403),
+            (&cut("204 No Content"), 200),
+            (&cut("200 OK\r\nContent-Length: 100000"), 200),
+            (&stalled, 401),
+            // It may have been a no.
+            (&cut(&format!("302 Found\r\nLocation: /{}", "a".repeat(20_000))), 503),
+            (&cut("nonsense"), 503),
+        ] {
+            let response = gateway(auth, &app, &lines).get("/");
+            assert_eq!(response.status, status, "{unanswered}");
+            match status {
+                302 => assert_eq!(response.field("location"), "/login"),
+                401 => assert_eq!(response.field("www-authenticate"), "Own"),
+                200 => assert_eq!(response.text(), "hello"),
+                _ => assert!(!response.text().contains("<a>")),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_about_is_refused_as_what_it_is() {
+    let (auth, app) = (service(), Origin::saying("hello"));
+    for unanswered in ["pass", "refuse"] {
+        let gateway = gateway(&auth, &app, &format!("unanswered = '{unanswered}'"));
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nCookie: session=a\r\n\r\n");
+        assert_eq!(client.response().status, 417, "{unanswered}");
+    }
+    assert!(app.requests().is_empty());
 }
 
 #[test]

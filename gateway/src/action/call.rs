@@ -60,8 +60,8 @@ pub struct Answer {
     pub head: ResponseHead,
     /// What the head was parsed from.
     pub bytes: BytesMut,
-    /// The body, decoded.
-    pub body: Vec<u8>,
+    /// The body, decoded, if it came whole, in time and within its bounds.
+    pub body: Result<Vec<u8>, Error>,
 }
 
 /// One try.
@@ -76,7 +76,7 @@ impl Call<'_> {
     /// upstream. May be dropped.
     ///
     /// # Errors
-    /// When no answer came whole, in time and within its bounds.
+    /// When no answer's head came whole and in time.
     pub async fn run(mut self) -> Result<Answer, Error> {
         let mut out = std::mem::take(&mut self.head).into_bytes();
         out.extend_from_slice(self.body);
@@ -91,7 +91,10 @@ impl Call<'_> {
             match self.once(&mut lease, &mut out).await {
                 Ok(Tried { answer, latency, reusable }) => {
                     let status = answer.head.status;
-                    attempts.answered(&lease, latency, status);
+                    match &answer.body {
+                        Err(error) if error.side() == Side::Upstream => attempts.failed(&lease),
+                        _ => attempts.answered(&lease, latency, status),
+                    }
                     if replayable && attempts.refuses(status) {
                         attempts.leave_out(&lease);
                         (fresh, failure) = (false, Some(Error::Refused));
@@ -141,7 +144,10 @@ impl Call<'_> {
         let persistent =
             framing != Framing::Close && is_persistent(head.version, &head.fields, &bytes);
         buffer.consume(head.len);
-        let (body, clean) = self.read_body(reader, &mut buffer, framing).await?;
+        let (body, clean) = match self.read_body(reader, &mut buffer, framing).await {
+            Ok((body, clean)) => (Ok(body), clean),
+            Err(error) => (Err(error), false),
+        };
         self.resources.buffers.give_body(buffer);
         let reusable = persistent && clean && announced.is_none();
         Ok(Tried { answer: Answer { head, bytes, body }, latency, reusable })

@@ -104,7 +104,7 @@ impl Copy {
             wanted: Wanted::Nothing,
             until: Deadline::after(resources.timeouts.response),
         };
-        if let Err(error) = call.run().await {
+        if let Err(error) = call.run().await.and_then(|answer| answer.body) {
             tracing::debug!(upstream = &*upstream.name, "mirror: {}", error.message());
         }
     }

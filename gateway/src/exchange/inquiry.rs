@@ -48,8 +48,8 @@ pub struct Reply {
     pub head: ResponseHead,
     /// What the head was parsed from.
     pub bytes: BytesMut,
-    /// The body, decoded.
-    pub body: Vec<u8>,
+    /// The body, decoded, if it came whole, in time and within its bounds.
+    pub body: Result<Vec<u8>, Error>,
 }
 
 /// Who can be asked.
@@ -57,6 +57,6 @@ pub trait Upstreams {
     /// Asks, also another endpoint if one fails. May be dropped.
     ///
     /// # Errors
-    /// When no answer came whole, in time and within its bounds.
+    /// When no answer's head came whole and in time, or the request cannot be passed on.
     fn ask<'a>(&'a self, inquiry: Inquiry<'a>) -> LocalBoxFuture<'a, Result<Reply, Error>>;
 }

@@ -87,7 +87,7 @@ impl Upstreams for Service {
         let limits = HeadLimits { bytes: 4096, start_line: 1024, fields: 50, underscores: false };
         let mut head = ResponseHead::default();
         parse::response(text, &mut Scan::default(), limits, &mut head).unwrap();
-        let reply = Reply { head, bytes: text.as_slice().into(), body: Vec::new() };
+        let reply = Reply { head, bytes: text.as_slice().into(), body: Ok(Vec::new()) };
         Box::pin(std::future::ready(Ok(reply)))
     }
 }

@@ -250,7 +250,7 @@ impl Asking<'_> {
         let Answer { head, body, .. } = call.run().await?;
         match head.status {
             204 => Ok(Value::Null),
-            200..=299 => serde_json::from_slice(&body).map_err(|_| Error::NotJson),
+            200..=299 => serde_json::from_slice(&body?).map_err(|_| Error::NotJson),
             status => Err(Error::Answered(status)),
         }
     }

@@ -177,6 +177,7 @@ impl Policy for ForwardAuth {
                 }
                 Ok(reply) if (300..500).contains(&reply.head.status) => told(reply, context),
                 Ok(reply) => self.unanswered(Error::Answered(reply.head.status), context),
+                Err(error @ Error::Rejected(_)) => Verdict::Refuse(error),
                 Err(error) => self.unanswered(error, context),
             }
         })
@@ -214,9 +215,10 @@ impl ForwardAuth {
         self.known.borrow_mut().add(key, cache.entries, until, Rc::clone(passed));
     }
 
-    /// Nobody has said whether the client may come in.
+    /// Nobody has said whether the client may come in. Who has said what cannot be understood may have
+    /// said no.
     fn unanswered(&self, error: Error, context: &Context) -> Verdict {
-        if self.settings.passes_unanswered {
+        if self.settings.passes_unanswered && !matches!(error, Error::BadResponse(_)) {
             return Verdict::Continue;
         }
         let _ = context.reason.set(format!("{}: {}", self.name, error.message()).into());
@@ -270,6 +272,8 @@ impl Passed {
 /// The client gets the answer in place of its own.
 fn told(reply: Reply, context: &Context) -> Verdict {
     let Reply { head, bytes, body } = reply;
+    // One that did not come whole is none: the status counts all the same.
+    let body = body.unwrap_or_default();
     let mut edits = context.response_edits.borrow_mut();
     for name in TOLD {
         for value in values_of(&head.fields, &bytes, name) {
@@ -316,7 +320,7 @@ mod tests {
             let mut head = crate::http::head::ResponseHead::default();
             let complete =
                 parse::response(text.as_bytes(), &mut Scan::default(), limits, &mut head);
-            let reply = Reply { head, bytes: text.as_bytes().into(), body: body.into() };
+            let reply = Reply { head, bytes: text.as_bytes().into(), body: Ok(body.into()) };
             Box::pin(std::future::ready(match complete {
                 Ok(true) => Ok(reply),
                 _ => Err(Error::UpstreamGone),
