@@ -84,7 +84,8 @@ fn told(verdict: Verdict, context: &Context) -> String {
         Verdict::Wait => "takes its time, and then lets it pass or not".to_owned(),
         Verdict::Answer(status) => format!("answers {status}"),
         Verdict::Refuse(error) => {
-            let reason = context.reason.get().map_or(error.message(), |reason| reason);
+            let reason = context.reason.borrow();
+            let reason = reason.as_deref().unwrap_or(error.message());
             format!("{}, {reason}", error.status().unwrap_or_default())
         }
     }

@@ -177,6 +177,47 @@ fn what_cannot_be_asked_about_is_refused_as_what_it_is() {
     assert!(app.requests().is_empty());
 }
 
+/// Of "alice-and-nobody-else".
+const KEYS: &str =
+    "keys = { carol = '00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984' }";
+
+#[test]
+fn it_is_asked_about_what_earlier_policies_have_left() {
+    let app = Origin::echo();
+    let auth = Origin::scripted("HTTP/1.1 204 Yes\r\n\r\n", After::Keep);
+    let gateway = set_up()
+        .upstream("app", &[app.address])
+        .upstream("auth", &[auth.address])
+        .route("upstream = 'app'\npolicies = ['keys', 'session']")
+        .set("policies.session", "kind = 'forward_auth'\nupstream = 'auth'\nidentity = 'x-who'")
+        .set("policies.keys", "kind = 'api_key'\nidentity_field = 'x-user'")
+        .set_more("policies.keys", "from = ['query:key', 'cookie:key', 'header:x-key']")
+        .set_more("policies.keys", KEYS)
+        .start();
+    for (target, shown) in [
+        ("/bytes/1?key=alice-and-nobody-else&a=b", "Cookie: c=d"),
+        ("/bytes/1?a=b", "Cookie: key=alice-and-nobody-else; c=d"),
+        ("/bytes/1?a=b", "X-Key: alice-and-nobody-else\r\nCookie: c=d"),
+    ] {
+        let mut client = gateway.client();
+        client.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: a\r\nX-User: root\r\nX-Who: root\r\n\
+             Accept-Encoding: gzip\r\n{shown}\r\n\r\n"
+        ));
+        assert_eq!(client.response().status, 200);
+        let (asked, served) = (auth.requests().pop().unwrap(), app.requests().pop().unwrap());
+        for request in [&asked, &served] {
+            assert_eq!(request.fields.all("x-user"), ["carol"]);
+            assert_eq!(request.field("cookie"), "c=d");
+            assert_eq!((request.fields.one("x-key"), request.fields.one("x-who")), (None, None));
+        }
+        assert_eq!(asked.field("x-forwarded-uri"), "/bytes/1?a=b");
+        // Its answer may be the client's, and that is told nothing of a coding.
+        assert_eq!(asked.fields.all("accept-encoding"), ["identity"]);
+        assert_eq!(served.fields.all("accept-encoding"), ["gzip"]);
+    }
+}
+
 #[test]
 fn an_answer_counts_for_a_while() {
     let (auth, app) = (service(), Origin::echo());
@@ -233,11 +274,8 @@ fn it_is_one_of_several_ways_in() {
         .route("upstream = 'app'\npolicies = ['known']")
         .set("policies.session", POLICY)
         .set("policies.keys", "kind = 'api_key'\nidentity_field = 'x-user'")
-        .set_more(
-            "policies.keys",
-            // Of "alice-and-nobody-else".
-            "keys = { carol = '00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984' }",
-        )
+        .set_more("policies.keys", KEYS)
+        .set_more("policies.keys", "from = ['header:x-api-key', 'cookie:session']")
         .set("policies.known", "kind = 'any'\nof = ['keys', 'session']")
         .start();
     let get = |field: &str| {
@@ -250,7 +288,10 @@ fn it_is_one_of_several_ways_in() {
     let users: Vec<_> =
         app.requests().iter().map(|request| request.field("x-user").to_owned()).collect();
     assert_eq!(users, ["carol", "bob"]);
+    // What both look for the service sees, and the origin does not.
+    assert_eq!(auth.request().field("cookie"), "session=bob");
+    assert!(app.requests().iter().all(|request| request.fields.one("cookie").is_none()));
     let refused = get("X-Nothing: 1");
     assert_eq!(refused.status, 401);
-    assert!(!refused.field("www-authenticate").is_empty());
+    assert_eq!(refused.fields.all("www-authenticate").len(), 2);
 }

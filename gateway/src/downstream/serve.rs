@@ -103,9 +103,11 @@ pub(super) async fn serve(
         shared.note_status(context.status.get(), source, peer.socket);
     }
     let logged = context.logged_query.take().map(|query| with_query(&request, &query));
+    let reason = context.reason.take();
     shared.log(|| Entry {
         target: logged.as_deref().unwrap_or_else(|| head.target_text.of(bytes)),
-        ..entry(shared, &request, &context, duration, error)
+        error: error.map(|error| reason.as_deref().unwrap_or(error.message())),
+        ..entry(shared, &request, &context, duration)
     });
     drop(in_flight);
     connection.advance(context.consumed.get(), &surplus);
@@ -434,7 +436,6 @@ fn entry<'a>(
     request: &Request<'a>,
     context: &'a Context,
     duration: Duration,
-    error: Option<Error>,
 ) -> Entry<'a> {
     let Request { head, bytes, .. } = *request;
     let upstream = context.upstream.get().and_then(|index| shared.upstreams.get(index));
@@ -451,7 +452,6 @@ fn entry<'a>(
         upstream: upstream.map(|upstream| &*upstream.name),
         endpoint: context.endpoint.get(),
         upstream_duration: context.upstream_duration.get(),
-        error: error.map(|error| context.reason.get().map_or(error.message(), |reason| reason)),
         identity: request.identity(),
         request_id: request.client.request_id,
         ..unknown(request.source)

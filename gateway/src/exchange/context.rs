@@ -116,8 +116,8 @@ pub struct Context {
     pub request_edits: RefCell<Edits>,
     /// What policies change about the response for the client.
     pub response_edits: RefCell<Edits>,
-    /// Which of its rules a policy has refused the request by.
-    pub reason: OnceCell<Box<str>>,
+    /// Why a policy has refused the request, where that tells more than the error does.
+    pub reason: RefCell<Option<Box<str>>>,
     /// What a policy answers with: a content type, and a body.
     pub content: RefCell<Option<(String, Vec<u8>)>>,
     /// What the access log shows in place of the query, where that has a secret in it.

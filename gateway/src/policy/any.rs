@@ -53,12 +53,19 @@ impl Policy for Any {
         }
     }
 
+    fn hide(&self, request: &Request<'_>, context: &Context) {
+        for Asked { policy, .. } in &self.0 {
+            policy.hide(request, context);
+        }
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let mut tries = Tries::begin(self, request, context);
         for Asked { policy, counters } in &self.0 {
             match policy.request(request, context) {
                 Verdict::Continue => {
                     counters.passed.add(1);
+                    self.hide(request, context);
                     return Verdict::Continue;
                 }
                 Verdict::Wait => {
@@ -88,6 +95,7 @@ impl Policy for Any {
                 match verdict {
                     Verdict::Continue => {
                         counters.passed.add(1);
+                        self.hide(request, context);
                         return Verdict::Continue;
                     }
                     verdict => tries.fail(verdict),
@@ -105,8 +113,8 @@ struct Tries<'a> {
     response_edits: Edits,
     /// Of all that have asked for something.
     challenges: Vec<Bytes>,
-    /// What tells most of why nobody knows the client.
-    failure: Option<Error>,
+    /// What tells most of why nobody knows the client, and what the log says of it.
+    failure: Option<(Error, Option<Box<str>>)>,
 }
 
 impl<'a> Tries<'a> {
@@ -130,13 +138,14 @@ impl<'a> Tries<'a> {
                 self.challenges.push(value);
             }
         }
+        let reason = self.context.reason.take();
         self.undo();
         let error = match verdict {
             Verdict::Refuse(error) => error,
             _ => Error::Denied(Denial::NoCredentials),
         };
-        if self.failure.is_none_or(|before| weight(before) < weight(error)) {
-            self.failure = Some(error);
+        if self.failure.as_ref().is_none_or(|(before, _)| weight(*before) < weight(error)) {
+            self.failure = Some((error, reason));
         }
     }
 
@@ -144,6 +153,7 @@ impl<'a> Tries<'a> {
         self.context.request_edits.replace(self.request_edits.clone());
         self.context.response_edits.replace(self.response_edits.clone());
         self.context.content.take();
+        self.context.reason.take();
     }
 
     /// None does.
@@ -152,7 +162,9 @@ impl<'a> Tries<'a> {
         for challenge in &self.challenges {
             edits.add(Bytes::from_static(CHALLENGE), challenge.clone());
         }
-        let error = self.failure.unwrap_or(Error::Denied(Denial::NoCredentials));
+        let nothing = (Error::Denied(Denial::NoCredentials), None);
+        let (error, reason) = self.failure.unwrap_or(nothing);
+        self.context.reason.replace(reason);
         // RFC 9110 §15.5.2: with 401 goes what to bring.
         let asks = !self.challenges.is_empty();
         Verdict::Refuse(match weight(error) {
@@ -203,6 +215,7 @@ mod tests {
                 return Verdict::Continue;
             }
             context.response_edits.borrow_mut().add(Bytes::from_static(CHALLENGE), name);
+            context.reason.replace(Some(self.name.into()));
             self.unknown
         }
     }
@@ -268,6 +281,27 @@ mod tests {
             let edits = context.request_edits.borrow();
             assert!(edits.removes(b"x-one") && edits.removes(b"x-two"));
         });
+    }
+
+    #[test]
+    fn the_log_tells_of_the_failure_that_counts() {
+        let unanswered = denied(Denial::Unanswered);
+        for (name, waits, expected) in
+            [("two", false, None), ("two", true, None), ("three", false, Some("one"))]
+        {
+            let any = any(vec![
+                ("one", unanswered, false),
+                ("two", denied(Denial::NoCredentials), waits),
+            ]);
+            Asker::get("/").field("x-shown", name).ask(|request, context| {
+                if any.request(request, context) == Verdict::Wait {
+                    let waiting = any.wait(request, context, &Nobody);
+                    let verdict = futures_util::FutureExt::now_or_never(waiting).unwrap();
+                    assert_eq!(verdict, Verdict::Continue);
+                }
+                assert_eq!(context.reason.borrow().as_deref(), expected);
+            });
+        }
     }
 
     #[test]

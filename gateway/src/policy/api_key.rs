@@ -90,12 +90,20 @@ impl Policy for ApiKey {
     fn strip(&self, request: &Request<'_>, context: &Context) {
         let Settings { from, caller, .. } = &self.0;
         caller.strip(context);
-        place::hide(from, request, context, caller.pass);
+        place::keep_from_log(from, request, context);
+    }
+
+    fn hide(&self, request: &Request<'_>, context: &Context) {
+        let Settings { from, caller, .. } = &self.0;
+        if !caller.pass {
+            place::hide(from, request, context);
+        }
     }
 
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let Settings { from, keys, caller, .. } = &self.0;
         self.strip(request, context);
+        self.hide(request, context);
         let known = match &place::shown(from, request)[..] {
             [] => return caller.unknown(Denial::NoCredentials, context),
             [key] => keys.get(&sha256(key)),

@@ -88,17 +88,21 @@ struct Basic {
 }
 
 impl Policy for Basic {
-    fn strip(&self, request: &Request<'_>, context: &Context) {
-        let caller = &self.settings.caller;
-        caller.strip(context);
-        if !caller.pass && shown(request).next().is_some() {
-            context.request_edits.borrow_mut().remove(Bytes::from_static(b"authorization"));
+    fn strip(&self, _: &Request<'_>, context: &Context) {
+        self.settings.caller.strip(context);
+    }
+
+    fn hide(&self, request: &Request<'_>, context: &Context) {
+        if !self.settings.caller.pass && shown(request).next().is_some() {
+            let mut edits = context.request_edits.borrow_mut();
+            edits.remove_received(Bytes::from_static(b"authorization"));
         }
     }
 
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let caller = &self.settings.caller;
         self.strip(request, context);
+        self.hide(request, context);
         let mut shown = shown(request);
         let Some(first) = shown.next() else {
             return caller.unknown(Denial::NoCredentials, context);

@@ -63,10 +63,14 @@ pub trait Policy {
     /// Looks at one whose head has come. Waits for nothing and does no I/O.
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict;
 
-    /// Takes out of a request what nobody but this policy may say of its client, and the secrets it looks
-    /// for. Part of [`Self::request`], and asked for by itself where several policies find out who
-    /// somebody is and another one does.
+    /// Takes out of a request what nobody but this policy may say of its client, and out of the log the
+    /// secrets it looks for. Part of [`Self::request`], and asked for by itself where several policies find
+    /// out who somebody is and another one does.
     fn strip(&self, _request: &Request<'_>, _context: &Context) {}
+
+    /// Keeps the secrets it looks for from the origin. Part of [`Self::request`] in the same way; but where
+    /// another one finds out, only then, as that may look for the same.
+    fn hide(&self, _request: &Request<'_>, _context: &Context) {}
 
     /// Goes on where [`Self::request`] has said [`Verdict::Wait`], and may ask upstreams. It must end by itself, and is dropped
     /// when the client leaves.

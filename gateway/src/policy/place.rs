@@ -76,23 +76,16 @@ impl Place {
         }
     }
 
-    fn hide(&self, request: &Request<'_>, context: &Context, pass: bool) {
-        let mut edits = context.request_edits.borrow_mut();
+    fn hide(&self, request: &Request<'_>, edits: &mut Edits) {
         match self {
             Self::Query(name) => {
                 let own = || request.head.target.query.of(request.bytes);
-                let logged = context.logged_query.take();
-                let left = without(logged.as_deref().unwrap_or_else(own), name);
-                context.logged_query.replace(Some(left));
-                if !pass {
-                    let left = without(edits.query().unwrap_or_else(own), name);
-                    edits.set_query(left);
-                }
+                let left = without(edits.query().unwrap_or_else(own), name);
+                edits.set_query(left);
             }
-            _ if pass => {}
-            Self::Header(name) => edits.remove(Bytes::copy_from_slice(name.as_bytes())),
-            Self::Bearer => edits.remove(Bytes::from_static(b"authorization")),
-            Self::Cookie(name) => hide_cookie(request, &mut edits, name),
+            Self::Header(name) => edits.remove_received(Bytes::copy_from_slice(name.as_bytes())),
+            Self::Bearer => edits.remove_received(Bytes::from_static(b"authorization")),
+            Self::Cookie(name) => hide_cookie(request, edits, name),
         }
     }
 }
@@ -103,10 +96,21 @@ pub(super) fn shown<'r>(places: &'r [Place], request: &Request<'r>) -> Vec<Cow<'
     shown.find(|here| !here.is_empty()).unwrap_or_default()
 }
 
-/// Keeps the secrets of all places from the origin, unless it is to `pass`, and from the access log.
-pub(super) fn hide(places: &[Place], request: &Request<'_>, context: &Context, pass: bool) {
+/// Keeps the secrets of all places from the origin.
+pub(super) fn hide(places: &[Place], request: &Request<'_>, context: &Context) {
     for place in places.iter().filter(|place| !place.shown(request).is_empty()) {
-        place.hide(request, context, pass);
+        place.hide(request, &mut context.request_edits.borrow_mut());
+    }
+}
+
+/// Keeps the secrets of all places from the access log, which shows the query.
+pub(super) fn keep_from_log(places: &[Place], request: &Request<'_>, context: &Context) {
+    for place in places.iter().filter(|place| !place.shown(request).is_empty()) {
+        let Place::Query(name) = place else { continue };
+        let own = || request.head.target.query.of(request.bytes);
+        let logged = context.logged_query.take();
+        let left = without(logged.as_deref().unwrap_or_else(own), name);
+        context.logged_query.replace(Some(left));
     }
 }
 

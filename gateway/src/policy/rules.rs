@@ -141,7 +141,7 @@ impl Policy for Rules {
                 continue;
             }
             counters.refused.add(1);
-            let _ = context.reason.set(name.as_str().into());
+            context.reason.replace(Some(name.as_str().into()));
             return Verdict::Refuse(Error::Denied(Denial::Rule));
         }
         Verdict::Continue

@@ -33,6 +33,8 @@ pub struct Asker {
     route: String,
     identity: String,
     scheme: &'static str,
+    host: Option<String>,
+    certificate: String,
     received: Instant,
 }
 
@@ -57,6 +59,8 @@ impl Asker {
             route: String::new(),
             identity: String::new(),
             scheme: "http",
+            host: None,
+            certificate: String::new(),
             received: Instant::now(),
         }
     }
@@ -68,6 +72,16 @@ impl Asker {
 
     pub fn from(self, address: &str) -> Self {
         Self { source: address.parse().unwrap(), ..self }
+    }
+
+    /// By what a proxy in front says.
+    pub fn for_host(self, host: &str) -> Self {
+        Self { host: Some(host.to_owned()), ..self }
+    }
+
+    /// What the origin is told of one.
+    pub fn certificate(self, lines: &str) -> Self {
+        Self { certificate: lines.to_owned(), ..self }
     }
 
     pub fn route(self, route: &str) -> Self {
@@ -94,6 +108,7 @@ impl Asker {
         if !self.identity.is_empty() {
             identity.set(&self.identity);
         }
+        let chain = self.source.to_string();
         let request = Request {
             head: &head,
             bytes,
@@ -101,12 +116,12 @@ impl Asker {
             persistent: true,
             upgrade: false,
             client: Client {
-                chain: "192.0.2.1",
+                chain: &chain,
                 scheme: self.scheme,
-                host: None,
+                host: self.host.as_deref().map(str::as_bytes),
                 trusted: false,
                 request_id: b"7",
-                certificate: b"",
+                certificate: self.certificate.as_bytes(),
             },
             received: self.received,
             route: &self.route,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
+use bytes::BytesMut;
 
 use super::super::place::{Place, shown};
 use super::Passed;
@@ -14,6 +15,7 @@ use crate::document::section::Section;
 use crate::document::units::duration;
 use crate::document::values::{boolean, integer};
 use crate::exchange::Request;
+use crate::http::edits::Edits;
 
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const ENTRIES: RangeInclusive<i64> = 1..=65_536;
@@ -40,8 +42,9 @@ impl Cache {
         }
     }
 
-    /// Who asks for what; `None` for who shows nothing.
-    pub fn key(&self, request: &Request<'_>) -> Option<Key> {
+    /// Who asks for what; `None` for who shows nothing. What the service is told beside the client's own fields is a
+    /// part of it, as it may decide by that: `edits` are those that it is told.
+    pub fn key(&self, request: &Request<'_>, edits: &Edits) -> Option<Key> {
         let mut digest = Digest::new(&SHA256);
         let mut add = |part: &[u8]| {
             digest.update(&part.len().to_be_bytes());
@@ -54,13 +57,19 @@ impl Cache {
             add(&values.len().to_be_bytes());
             values.iter().for_each(|value| add(value));
         }
+        let Request { head, bytes, client, .. } = *request;
+        let mut added = BytesMut::new();
+        edits.write(&mut added);
+        add(&added);
+        add(client.chain.as_bytes());
+        add(client.certificate);
         if !self.anywhere {
-            let Request { head, bytes, client, .. } = *request;
+            let host = || head.authority.map(|authority| authority.of(bytes));
             add(head.method_name.of(bytes));
-            add(head.authority.map(|authority| authority.of(bytes)).unwrap_or_default());
+            add(client.host.or_else(host).unwrap_or_default());
             add(client.scheme.as_bytes());
             add(head.target.path(bytes));
-            add(head.target.query.of(bytes));
+            add(edits.query().unwrap_or_else(|| head.target.query.of(bytes)));
         }
         let digest = digest.finish();
         shows.then(|| digest.as_ref().try_into().ok()).flatten()

@@ -138,12 +138,15 @@ impl Policy for ForwardAuth {
         for name in &self.settings.copy {
             edits.remove(name.clone());
         }
+        if let Some(name) = &self.settings.identity {
+            edits.remove_received(name.clone());
+        }
     }
 
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         self.strip(request, context);
         let known = self.settings.cache.as_ref().and_then(|cache| {
-            let key = cache.key(request)?;
+            let key = cache.key(request, &context.request_edits.borrow())?;
             self.known.borrow().find(&key, cache.entries, request.received)
         });
         match known {
@@ -159,7 +162,7 @@ impl Policy for ForwardAuth {
         upstreams: &'a dyn Upstreams,
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(async move {
-            let edits = self.question(request);
+            let edits = question(request, &context.request_edits.borrow());
             let Settings { upstream, path, body_bytes_max, timeout, .. } = &self.settings;
             let inquiry = Inquiry {
                 upstream,
@@ -172,7 +175,7 @@ impl Policy for ForwardAuth {
             match upstreams.ask(inquiry).await {
                 Ok(reply) if (200..300).contains(&reply.head.status) => {
                     let passed = Rc::new(self.settings.passed(&reply));
-                    self.remember(request, &passed);
+                    self.remember(request, context, &passed);
                     passed.let_in(request, context)
                 }
                 Ok(reply) if (300..500).contains(&reply.head.status) => told(reply, context),
@@ -185,32 +188,16 @@ impl Policy for ForwardAuth {
 }
 
 impl ForwardAuth {
-    /// What is asked beside the client's own fields.
-    fn question(&self, request: &Request<'_>) -> Edits {
-        let mut edits = Edits::default();
-        for name in LEFT_OUT {
-            edits.remove(Bytes::from_static(name.as_bytes()));
-        }
-        let Request { head, bytes, .. } = *request;
-        let method = Bytes::copy_from_slice(head.method_name.of(bytes));
-        let uri = [head.target.path(bytes), head.target.query.of(bytes)].concat();
-        edits.set(Bytes::from_static(b"x-forwarded-method"), method);
-        edits.set(Bytes::from_static(b"x-forwarded-uri"), uri.into());
-        // Who is asked says these, and nobody tells it.
-        for name in &self.settings.copy {
-            edits.remove(name.clone());
-        }
-        edits
-    }
-
-    fn remember(&self, request: &Request<'_>, passed: &Rc<Passed>) {
+    fn remember(&self, request: &Request<'_>, context: &Context, passed: &Rc<Passed>) {
         let Some(cache) = &self.settings.cache else { return };
         let fits = passed.copied.iter().map(|(_, value)| value.len()).sum::<usize>()
             <= REMEMBERED_BYTES_MAX;
         // What a client is told once, as a new cookie, another is not told.
-        let Some(key) = cache.key(request).filter(|_| fits && passed.told.is_empty()) else {
+        if !fits || !passed.told.is_empty() {
             return;
-        };
+        }
+        let key = cache.key(request, &context.request_edits.borrow());
+        let Some(key) = key else { return };
         let until = request.received + cache.ttl;
         self.known.borrow_mut().add(key, cache.entries, until, Rc::clone(passed));
     }
@@ -221,9 +208,28 @@ impl ForwardAuth {
         if self.settings.passes_unanswered && !matches!(error, Error::BadResponse(_)) {
             return Verdict::Continue;
         }
-        let _ = context.reason.set(format!("{}: {}", self.name, error.message()).into());
+        let reason = format!("{}: {}", self.name, error.message());
+        context.reason.replace(Some(reason.into()));
         Verdict::Refuse(Error::Denied(Denial::Unanswered))
     }
+}
+
+/// What is asked: what the origin would be, as far as it is known by now. What this policy says nobody tells
+/// the service, as [`Policy::strip`] has removed it.
+fn question(request: &Request<'_>, edits: &Edits) -> Edits {
+    let Request { head, bytes, .. } = *request;
+    let method = Bytes::copy_from_slice(head.method_name.of(bytes));
+    let query = edits.query().unwrap_or_else(|| head.target.query.of(bytes));
+    let uri = [head.target.path(bytes), query].concat();
+    let mut edits = edits.clone();
+    for name in LEFT_OUT {
+        edits.remove(Bytes::from_static(name.as_bytes()));
+    }
+    // What it says is told to a client that may have asked for another coding, or none.
+    edits.set(Bytes::from_static(b"accept-encoding"), Bytes::from_static(b"identity"));
+    edits.set(Bytes::from_static(b"x-forwarded-method"), method);
+    edits.set(Bytes::from_static(b"x-forwarded-uri"), uri.into());
+    edits
 }
 
 impl Settings {
@@ -367,7 +373,9 @@ mod tests {
         assert_eq!(origin, "alice|x-user: alice\nx-group: a\nx-group: b\n");
         assert_eq!(client, "x-hello: 1\n");
         let asked = service.asked.borrow();
-        assert_eq!(*asked, ["x-forwarded-method: POST\r\nx-forwarded-uri: /a?b\r\n"]);
+        let expected =
+            "accept-encoding: identity\nx-forwarded-method: POST\nx-forwarded-uri: /a?b\n";
+        assert_eq!(*asked, [expected.replace('\n', "\r\n")]);
     }
 
     #[test]
@@ -399,7 +407,7 @@ mod tests {
 
     #[test]
     fn nobody_comes_in_unanswered_unless_that_is_wanted() {
-        for says in ["HTTP/1.1 500 No", "HTTP/1.1 304", "nonsense"] {
+        for says in ["HTTP/1.1 500 No", "HTTP/1.1 304", "nothing"] {
             let service = Service::new(says);
             let asker = Asker::get("/");
             let refused = ask(&*policy(""), &service, &asker).0;
@@ -429,6 +437,43 @@ mod tests {
         assert_eq!(asked(&Asker::new("POST", "/a").field("Cookie", "s=alice")), 4);
         assert_eq!(asked(&Asker::get("/a").field("Cookie", "s=bob")), 5, "another client");
         assert_eq!((asked(&Asker::get("/a")), asked(&Asker::get("/a"))), (6, 7), "nobody");
+    }
+
+    #[test]
+    fn answers_are_remembered_with_all_that_the_service_is_told() {
+        let service = Service::new("HTTP/1.1 200 OK");
+        let alice = || Asker::get("/a").field("Cookie", "s=alice");
+        for (anywhere, others) in [(false, 6), (true, 5)] {
+            let lines = format!("cache = {{ key = 'cookie:s', anywhere = {anywhere} }}");
+            let policy = policy(&lines);
+            let asked = |asker: &Asker, user: &'static str| {
+                asker.ask(|request, context| {
+                    let (name, user) =
+                        (Bytes::from_static(b"x-user"), Bytes::from_static(user.as_bytes()));
+                    context.request_edits.borrow_mut().set(name, user);
+                    if policy.request(request, context) == Verdict::Wait {
+                        let waiting = policy.wait(request, context, &service);
+                        let verdict = futures_util::FutureExt::now_or_never(waiting).unwrap();
+                        assert_eq!(verdict, Verdict::Continue);
+                    }
+                });
+            };
+            let before = service.asked.borrow().len();
+            for (asker, user) in [
+                (alice(), "one"),
+                (alice(), "two"),
+                (alice().from("192.0.2.2"), "one"),
+                (alice().certificate("CN=a"), "one"),
+                (alice().certificate("CN=b"), "one"),
+                // These are about what is asked for.
+                (alice().for_host("a.example"), "one"),
+                (alice().for_host("b.example"), "one"),
+            ] {
+                asked(&asker, user);
+                asked(&asker, user);
+            }
+            assert_eq!(service.asked.borrow().len() - before, others, "anywhere: {anywhere}");
+        }
     }
 
     #[test]

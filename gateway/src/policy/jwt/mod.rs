@@ -255,11 +255,19 @@ impl Policy for Jwt {
         for (_, field) in claim_fields {
             context.request_edits.borrow_mut().remove(field.clone());
         }
-        place::hide(from, request, context, caller.pass);
+        place::keep_from_log(from, request, context);
+    }
+
+    fn hide(&self, request: &Request<'_>, context: &Context) {
+        let Settings { from, caller, .. } = &self.settings;
+        if !caller.pass {
+            place::hide(from, request, context);
+        }
     }
 
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         self.strip(request, context);
+        self.hide(request, context);
         let may_ask = || self.source.as_ref().is_some_and(|source| source.may_ask());
         match self.examine(request, SystemTime::now()) {
             Err(Some(Flaw::UnknownKey)) if may_ask() => Verdict::Wait,
