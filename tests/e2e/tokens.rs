@@ -132,7 +132,7 @@ fn strict(origin: &Origin, keys: &str) -> Setup {
         origin,
         &format!(
             "{keys}
-            algorithms = ['RS256', 'RS384', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'EdDSA']
+            algorithms = ['RS256', 'RS384', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']
             issuer = 'https://id.example.com/'
             audience = ['orders', 'invoices']
             claims = {{ tenant = 'a', level = [6, 7], '/realm_access/roles' = 'ops' }}

@@ -49,7 +49,7 @@ def jwk(key, kid, **more):
     else:
         numbers, length = public.public_numbers(), (public.curve.key_size + 7) // 8
         x, y = (text(value.to_bytes(length, "big")) for value in (numbers.x, numbers.y))
-        own = {"kty": "EC", "crv": {256: "P-256", 384: "P-384"}[public.curve.key_size], "x": x, "y": y}
+        own = {"kty": "EC", "crv": {256: "P-256", 384: "P-384", 521: "P-521"}[public.curve.key_size], "x": x, "y": y}
     return own | ({"kid": kid} if kid else {}) | more
 
 
@@ -64,12 +64,14 @@ ATTACKER = rsa.generate_private_key(65537, 2048)
 SMALL = rsa.generate_private_key(65537, 1024)
 P256 = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
+P521 = ec.generate_private_key(ec.SECP521R1())
 ED = ed25519.Ed25519PrivateKey.generate()
 
 FIRST = [
     jwk(RSA, "rsa", use="sig"),
     jwk(P256, "p256", alg="ES256"),
     jwk(P384, "p384", key_ops=["verify"]),
+    jwk(P521, "p521"),
     jwk(ED, "ed"),
     # What nothing is to be verified by.
     jwk(SMALL, "small"),
@@ -148,6 +150,7 @@ wrong = {
     ),
     "ES256 by the name of an RSA key": right("ES256", P256, "rsa"),
     "ES384 by the name of a P-256 key": right("ES384", P384, "p256"),
+    "ES512 by another key": right("ES512", ec.generate_private_key(ec.SECP521R1()), "p521"),
     "key too small": right("RS256", SMALL, "small"),
     "key for encryption": right("RS256", ATTACKER, "encrypts"),
     "key for another algorithm": right("RS256", ATTACKER, "only-rs512"),
@@ -247,6 +250,7 @@ print(
                 "PS512": right("PS512", RSA, "rsa"),
                 "ES256": right("ES256", P256, "p256"),
                 "ES384": right("ES384", P384, "p384"),
+                "ES512": right("ES512", P521, "p521"),
                 "EdDSA": right("EdDSA", ED, "ed"),
                 "no kid": right("RS256", RSA, None),
                 "no kid, another key": right("ES256", P256, None),

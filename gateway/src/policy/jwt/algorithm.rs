@@ -2,10 +2,10 @@
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
-    UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
+    RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 
 use super::keys::Material;
@@ -24,13 +24,14 @@ pub(super) enum Algorithm {
     Ps512,
     Es256,
     Es384,
+    Es512,
     EdDsa,
     /// The same by its newer name (RFC 9864 §2.2).
     Ed25519,
 }
 
 /// By what the configuration and the tokens call them, to the letter.
-pub(super) const ALGORITHMS: [(&str, Algorithm); 13] = [
+pub(super) const ALGORITHMS: [(&str, Algorithm); 14] = [
     ("HS256", Algorithm::Hs256),
     ("HS384", Algorithm::Hs384),
     ("HS512", Algorithm::Hs512),
@@ -42,6 +43,7 @@ pub(super) const ALGORITHMS: [(&str, Algorithm); 13] = [
     ("PS512", Algorithm::Ps512),
     ("ES256", Algorithm::Es256),
     ("ES384", Algorithm::Es384),
+    ("ES512", Algorithm::Es512),
     ("EdDSA", Algorithm::EdDsa),
     ("Ed25519", Algorithm::Ed25519),
 ];
@@ -70,6 +72,7 @@ impl Algorithm {
             Material::Rsa { .. } => self.rsa().is_some(),
             Material::P256(_) => self == Self::Es256,
             Material::P384(_) => self == Self::Es384,
+            Material::P521(_) => self == Self::Es512,
             Material::Ed25519(_) => matches!(self, Self::EdDsa | Self::Ed25519),
         }
     }
@@ -89,6 +92,7 @@ impl Algorithm {
             }),
             Material::P256(point) => self.fits(key) && public(&ECDSA_P256_SHA256_FIXED, point),
             Material::P384(point) => self.fits(key) && public(&ECDSA_P384_SHA384_FIXED, point),
+            Material::P521(point) => self.fits(key) && public(&ECDSA_P521_SHA512_FIXED, point),
             Material::Ed25519(point) => self.fits(key) && public(&ED25519, point),
         }
     }

@@ -26,6 +26,7 @@ pub(super) enum Material {
     /// Points, uncompressed (SEC 1 §2.3.3).
     P256(Vec<u8>),
     P384(Vec<u8>),
+    P521(Vec<u8>),
     Ed25519(Vec<u8>),
 }
 
@@ -121,6 +122,7 @@ impl Key {
             }
             ("EC", Some("P-256")) => Material::P256(point(32)?),
             ("EC", Some("P-384")) => Material::P384(point(48)?),
+            ("EC", Some("P-521")) => Material::P521(point(66)?),
             ("OKP", Some("Ed25519")) => Material::Ed25519(exactly("x", 32)?),
             _ => return None,
         };
