@@ -179,6 +179,25 @@ fn tokens_let_in_and_the_origin_is_told_whose() {
 }
 
 #[test]
+fn claims_become_part_of_other_values() {
+    let Some(tokens) = tokens() else { return };
+    let (origin, issuer) = (Origin::saying("hello"), Issuer::new(tokens.text("first")));
+    let gateway = strict(&origin, &issuer.keys())
+        .listener("policies = ['users', 'fields']")
+        .set("policies.fields", "kind = 'headers'")
+        .set_more(
+            "policies.fields",
+            "request.set.X-Tenant = '{claim:tenant}-{claim:level}-{claim:none}'",
+        )
+        .set_more("policies.fields", "request.set.X-Roles = '{claim:/realm_access/roles}'")
+        .start();
+    assert_eq!(status(&gateway, tokens.right()), 200);
+    let request = origin.request();
+    assert_eq!(request.field("x-tenant"), "a-7-");
+    assert_eq!(request.field("x-roles"), r#"["ops","staff"]"#);
+}
+
+#[test]
 fn what_is_wrong_with_a_token_lets_nobody_in() {
     let Some(tokens) = tokens() else { return };
     let (origin, issuer) = (Origin::saying("hello"), Issuer::new(tokens.text("first")));

@@ -47,12 +47,11 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Who the client is: whom a policy has found it to be, else the subject of its certificate, else
-    /// empty.
+    /// Who the client is: whom a policy has found it to be, else whom its certificate is of, else empty.
     pub fn identity(&self) -> &'a str {
         match (self.identity.name.get(), self.certificate) {
             (Some(name), _) => name,
-            (None, Some(certificate)) => &certificate.subject,
+            (None, Some(certificate)) => certificate.holder(),
             (None, None) => "",
         }
     }
@@ -79,6 +78,14 @@ impl Identity {
     /// What is said of it.
     pub fn claims(&self) -> Option<&Value> {
         self.claims.get().map(|claims| &**claims)
+    }
+}
+
+/// A claim: by its name, or, behind a slash, by the names on the way to it (RFC 6901).
+pub fn claim<'v>(claims: &'v Value, name: &str) -> Option<&'v Value> {
+    match name.starts_with('/') {
+        true => claims.pointer(name),
+        false => claims.get(name),
     }
 }
 

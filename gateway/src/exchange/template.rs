@@ -1,16 +1,24 @@
 //! Text with values of a request in it, as `https://{host}{path}{query}`.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
+use serde_json::Value as Json;
+
 use super::Request;
+use super::context::claim;
 use crate::document::problem::shown;
 use crate::http::head::values_of;
 use crate::http::target;
 use crate::routing::Pattern;
 use crate::routing::conditions::parameters;
+use crate::tls::ClientCertificate;
 
 /// What may stand in braces, beside what has a name behind a colon.
-const VALUES: [(&str, Value); 9] = [
+const VALUES: [(&str, Value); 12] = [
+    ("certificate_fingerprint", Value::CertificateFingerprint),
+    ("certificate_names", Value::CertificateNames),
+    ("certificate_subject", Value::CertificateSubject),
     ("client", Value::Client),
     ("host", Value::Host),
     ("identity", Value::Identity),
@@ -36,6 +44,12 @@ enum Part {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
+    /// As the field `x-client-cert-…` has it.
+    CertificateFingerprint,
+    CertificateNames,
+    CertificateSubject,
+    /// Of a token that has been let in.
+    Claim(String),
     Client,
     /// A field's.
     Field(String),
@@ -201,7 +215,21 @@ impl Value {
             b"*" => &b""[..],
             path => path,
         };
+        let mut of_certificate = |value: fn(&ClientCertificate) -> Cow<'_, str>| {
+            let value = request.certificate.map(value).unwrap_or_default();
+            escape.write(out, value.as_bytes());
+        };
         match self {
+            Self::CertificateFingerprint => of_certificate(|one| (&one.fingerprint).into()),
+            Self::CertificateNames => of_certificate(|one| one.names.join(",").into()),
+            Self::CertificateSubject => of_certificate(|one| (&one.subject).into()),
+            Self::Claim(name) => {
+                match request.identity.claims().and_then(|claims| claim(claims, name)) {
+                    Some(Json::String(text)) => escape.write(out, text.as_bytes()),
+                    Some(value) => escape.write(out, value.to_string().as_bytes()),
+                    None => {}
+                }
+            }
             Self::Client => {
                 escape.write(out, request.source.ip().to_canonical().to_string().as_bytes())
             }
@@ -289,6 +317,7 @@ impl FromStr for Value {
             let (kind, name) = text.split_once(':').filter(|(_, name)| !name.is_empty())?;
             let name = name.to_owned();
             match kind {
+                "claim" => Some(Self::Claim(name)),
                 "header" => Some(Self::Field(name)),
                 "path" => Some(Self::Group(name)),
                 "query" => Some(Self::Parameter(name)),
@@ -299,7 +328,7 @@ impl FromStr for Value {
             let names: Vec<_> = VALUES.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
             let own = shown(&format!("{{{text}}}"));
-            format!("{own} is none of {names}, header:NAME, path:GROUP, query:NAME in braces")
+            format!("{own} is none of {names}, claim:NAME, header:NAME, path:GROUP, query:NAME in braces")
         })
     }
 }

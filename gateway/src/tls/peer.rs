@@ -52,6 +52,14 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
+    /// Whom it is of: its subject, or its first name where it has none (RFC 5280 §4.1.2.6), as that of a workload.
+    pub fn holder(&self) -> &str {
+        match &*self.subject {
+            "" => self.names.first().map_or("", String::as_str),
+            subject => subject,
+        }
+    }
+
     /// Reads a chain, the client's own certificate first. `None` if that is none, which rustls would
     /// have found.
     pub(super) fn new(chain: &[CertificateDer<'_>], fields: &[Field]) -> Option<Self> {

@@ -83,6 +83,41 @@ fn who_may_come_in() {
 }
 
 #[test]
+fn who_has_names_and_no_subject_is_known_by_the_first() {
+    let (origin, files) = (Origin::echo(), Files::new());
+    let uris = ["spiffe://example/orders", "spiffe://example/billing"];
+    let pair = files.authority.client_with("", &uris, Duration::days(1)).unwrap();
+    let pair = files.client("workload", &pair);
+    let values = "request.set = { X-Subject = '<{certificate_subject}>', X-Names = '{certificate_names}', \
+                  X-Fingerprint = '{certificate_fingerprint}', X-Identity = '{identity}' }";
+    let gateway = asking(&origin, &files, "optional", "")
+        .listener("tls = 'main'\npolicies = ['fields']")
+        .set("policies.fields", "kind = 'headers'")
+        .set_more("policies.fields", values)
+        .set("access_log", "format = 'json'")
+        .start();
+    let url = format!("https://localhost:{}/", gateway.address().port());
+    let (ca, chain, key) = (files.path("ca.pem"), format!("{pair}.pem"), format!("{pair}.key"));
+    let shown = ["--cert", &chain, "--key", &key];
+    for certificate in [&shown[..], &[]] {
+        let curl = ["-sS", "-o", "/dev/null", "--cacert", &ca, &url];
+        let Some(said) = text_of("curl", &[certificate, &curl].concat()) else { return };
+        assert_eq!(said, "");
+    }
+    let [known, unknown] = &origin.requests()[..] else { panic!("two requests") };
+    assert_eq!(known.field("x-identity"), "URI:spiffe://example/orders");
+    assert_eq!(known.field("x-names"), "URI:spiffe://example/orders,URI:spiffe://example/billing");
+    assert_eq!(known.field("x-subject"), "<>");
+    let der = "openssl x509 -in \"$0\" -outform DER | sha256sum | cut -c-64";
+    assert_eq!(known.field("x-fingerprint"), text_of("sh", &["-c", der, &chain]).unwrap().trim());
+    for name in ["x-identity", "x-names", "x-fingerprint"] {
+        assert_eq!(unknown.field(name), "", "{name}");
+    }
+    let log = gateway.stop();
+    assert_eq!(log.matches(r#""identity":"URI:spiffe://example/orders""#).count(), 1, "{log}");
+}
+
+#[test]
 fn origins_are_told_who_it_is_and_believe_nobody_else() {
     let (origin, files) = (Origin::echo(), Files::new());
     let uris = ["spiffe://example/orders"];

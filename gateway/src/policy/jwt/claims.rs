@@ -10,6 +10,7 @@ use crate::document::section::Section;
 use crate::document::units::duration;
 use crate::document::value::Kind;
 use crate::document::values::{boolean, text};
+use crate::exchange::context::claim;
 
 const LEEWAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 
@@ -72,7 +73,7 @@ impl Rules {
         if !is_one_of(&self.audiences, claims.get("aud")) {
             return Err(Flaw::Wrong("token is for another audience"));
         }
-        let meets = |(name, values): &(String, Vec<Value>)| match find(claims, name) {
+        let meets = |(name, values): &(String, Vec<Value>)| match claim(claims, name) {
             Some(Value::Array(all)) => all.iter().any(|one| values.contains(one)),
             found => found.is_some_and(|found| values.contains(found)),
         };
@@ -106,14 +107,6 @@ impl Rules {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// A claim: by its name, or, behind a slash, by the names on the way to it (RFC 6901).
-pub fn find<'v>(claims: &'v Value, name: &str) -> Option<&'v Value> {
-    match name.starts_with('/') {
-        true => claims.pointer(name),
-        false => claims.get(name),
     }
 }
 

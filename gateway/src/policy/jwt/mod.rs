@@ -21,7 +21,6 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
 
 use self::algorithm::{ALGORITHMS, Algorithm};
-pub(super) use self::claims::find as claim;
 use self::claims::{Period, Rules};
 use self::keys::Keys;
 use self::remembered::Remembered;
@@ -32,6 +31,7 @@ use super::place::{self, Place};
 use super::{Build, Parts, Policy, Shared, Verdict, headers};
 use crate::document::section::Section;
 use crate::document::values::{path, text, word};
+pub(super) use crate::exchange::context::claim;
 use crate::exchange::error::Denial;
 use crate::exchange::inquiry::Upstreams;
 use crate::exchange::{Context, Error, Request};
@@ -335,7 +335,7 @@ impl Jwt {
     fn check(&self, claims: Value) -> Result<Verified, Flaw> {
         let Settings { rules, identity, .. } = &self.settings;
         let period = rules.check(&claims)?;
-        let name = claims::find(&claims, identity).and_then(Value::as_str);
+        let name = claim(&claims, identity).and_then(Value::as_str);
         let is_name = |name: &&str| {
             (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
         };
@@ -363,7 +363,7 @@ impl Jwt {
         match examined {
             Ok(verified) => {
                 for (name, field) in claim_fields {
-                    if let Some(value) = claims::find(&verified.claims, name) {
+                    if let Some(value) = claim(&verified.claims, name) {
                         context.request_edits.borrow_mut().set(field.clone(), field_value(value));
                     }
                 }
