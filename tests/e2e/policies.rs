@@ -1,6 +1,8 @@
 //! What listeners and routes ask of requests, and add to answers.
 
-use crate::harness::{After, Gateway, Origin, Response, closed_port, set_up};
+use std::fs;
+
+use crate::harness::{After, Gateway, Origin, Response, closed_port, set_up, unique_path, until};
 
 fn ask(gateway: &Gateway, head: &str) -> Response {
     gateway.client().send(format!("{head}\r\n\r\n")).response()
@@ -172,4 +174,27 @@ fn what_is_not_let_in_gets_its_status() {
     };
     assert_eq!((counted("hole", "refused"), counted("seen", "observed")), (1.0, 1.0));
     assert!(gateway.stop().contains("rule patches:hole"));
+}
+
+#[test]
+fn a_list_of_networks_counts_when_it_changes_and_as_long_as_it_says() {
+    let origin = Origin::saying("hello");
+    let path = unique_path("networks");
+    let put = |lines: &str| fs::write(&path, lines).unwrap();
+    put("203.0.113.0/24 ; nobody here\n127.0.0.0/8 until=2020-01-01 # over\n");
+    let gateway = set_up()
+        .to(&[origin.address])
+        .listener("policies = ['let_in']")
+        .set("policies.let_in", &format!("kind = 'access'\ndeny_files = [{path:?}]"))
+        .workers(2)
+        .start();
+    assert_eq!(gateway.get("/").status, 200);
+    put("127.0.0.0/8 until=2999-12-31T23:59:59Z\n");
+    gateway.wait_for_metric("gateway_file_reloads_total{result=\"applied\"}", 1.0);
+    until("every worker to know", || (0..8).all(|_| gateway.get("/").status == 403));
+    put("127.0.0.0/8 later\n");
+    gateway.wait_for_metric("gateway_file_reloads_total{result=\"refused\"}", 1.0);
+    until("it to be said", || gateway.log().contains("still as it was: policies.let_in: "));
+    assert_eq!(gateway.get("/").status, 403);
+    fs::remove_file(path).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Lists of networks as a person writes them: `203.0.113.0/24 until=2026-12-31 # what for`, in the
-//! configuration or in a file, a line each.
+//! Lists of networks in the configuration or in a file, a line each ([`Listed`]), and what is made of
+//! them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,8 +11,7 @@ use gateway_ebpf::flood;
 use ipnet::IpNet;
 
 use super::{Class, Networks, Treatment};
-use crate::document::problem::shown;
-use crate::document::values::network_of;
+use crate::document::listed::{COMMENTS, Listed};
 
 /// Networks that may be written, all lists together.
 pub const WRITTEN_MAX: usize = (LIST_MAX - LIST_IMPLIED_MAX) as usize;
@@ -77,57 +76,10 @@ impl Entry {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(line: &str, treatment: Treatment, origin: &str) -> Result<Self, String> {
-        let (text, comment) = line.split_once('#').unwrap_or((line, ""));
-        let mut words = text.split_whitespace();
-        let network = network_of(words.next().unwrap_or_default())?;
-        let mut until = None;
-        for word in words {
-            let time = word.strip_prefix("until=").ok_or_else(|| {
-                let word = shown(word);
-                format!("{word} is neither until=… nor a comment, which begins with #")
-            })?;
-            until = Some(unix_time(time)?);
-        }
-        let (comment, origin) = (comment.trim().to_owned(), origin.to_owned());
+        let Listed { network, until, comment } = Listed::parse(line)?;
+        let (comment, origin) = (comment.to_owned(), origin.to_owned());
         Ok(Self { network, treatment, until, comment, origin })
     }
-}
-
-/// `2026-12-31` or `2026-12-31T18:30:00Z`, in seconds since 1970.
-fn unix_time(text: &str) -> Result<u64, String> {
-    let wrong =
-        || format!("{text:?} is no time: write \"2026-12-31\" or \"2026-12-31T18:30:00Z\" (UTC)");
-    let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00Z"));
-    let time = time.strip_suffix('Z').ok_or_else(wrong)?;
-    let numbers = |text: &str, separator: char| -> Option<[u64; 3]> {
-        let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        let parts: Option<Vec<u64>> =
-            text.split(separator).map(|part| part.parse().ok().filter(|_| plain(part))).collect();
-        parts?.try_into().ok()
-    };
-    let [year, month, day] = numbers(date, '-').ok_or_else(wrong)?;
-    let [hour, minute, second] = numbers(time, ':').ok_or_else(wrong)?;
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let days_in_month = match month {
-        2 => 28 + u64::from(leap),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    };
-    let fits = (1970..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=days_in_month).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    if !fits {
-        return Err(wrong());
-    }
-    // Years begin in March, so that the leap day is a year's last day (days_from_civil).
-    let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = years * 365 + years / 4 - years / 100 + years / 400 + (months * 153 + 2) / 5 + day;
-    // 1970-01-01 by this count.
-    let days = days - 719_469;
-    Ok(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
 /// Reads a file, a network a line; empty lines and comments may stand between.
@@ -143,7 +95,7 @@ pub fn read_file(path: &Path, treatment: Treatment) -> Result<Vec<Entry>, String
     let name = path.display();
     let lines = text.lines().enumerate().filter(|(_, line)| {
         let line = line.trim_start();
-        !line.is_empty() && !line.starts_with('#')
+        !line.is_empty() && !line.starts_with(COMMENTS)
     });
     let entries = lines.map(|(index, line)| {
         let origin = format!("{name}:{}", index + 1);
@@ -255,45 +207,15 @@ mod tests {
         Entry::parse(line, treatment, "here").unwrap()
     }
 
+    /// One list serves the kernel program and policies.
     #[test]
-    fn a_line_has_a_network_an_end_and_a_comment() {
-        let full = entry("203.0.113.0/24 until=2026-12-31T18:30:00Z # a # b ", Treatment::Deny);
-        assert_eq!(full.network, "203.0.113.0/24".parse().unwrap());
-        assert_eq!(full.until, Some(1_798_741_800));
-        assert_eq!(full.comment, "a # b");
-        assert_eq!(entry("::1", Treatment::Allow).network, "::1/128".parse().unwrap());
-        for (wrong, why) in [
-            ("", "is no network"),
-            ("10.0.0.0/33", "is no network"),
-            ("10.0.0.1/8", "write \"10.0.0.0/8\""),
-            ("10.0.0.0/8 tomorrow", "neither until"),
-            ("10.0.0.0/8 until=tomorrow", "is no time"),
-        ] {
-            let error = Entry::parse(wrong, Treatment::Deny, "here").unwrap_err();
-            assert!(error.contains(why), "{wrong}: {error}");
-        }
-    }
-
-    #[test]
-    fn times_are_utc() {
-        assert_eq!(unix_time("1970-01-01"), Ok(0));
-        assert_eq!(unix_time("2000-02-29T23:59:59Z"), Ok(951_868_799));
-        assert_eq!(unix_time("2000-03-01"), Ok(951_868_800));
-        assert_eq!(unix_time("2026-11-23T19:00:00Z"), Ok(1_795_460_400));
-        for wrong in [
-            "",
-            "2026",
-            "2026-13-01",
-            "2026-02-29",
-            "2026-1-1T",
-            "2026-01-01T24:00:00Z",
-            "2026-01-01T00:00:00",
-            "+026-01-01",
-            "1969-12-31",
-            "2026-04-31",
-        ] {
-            assert!(unix_time(wrong).is_err(), "{wrong}");
-        }
+    fn a_file_may_have_comments_of_both_kinds() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples/networks.txt");
+        let read = read_file(&path, Treatment::Deny).unwrap();
+        let told: Vec<_> =
+            read.iter().map(|entry| (entry.network.to_string(), entry.comment.as_str())).collect();
+        let expected = [("192.0.2.0/24", ""), ("2001:db8:bad::/48", "both are for documents")];
+        assert_eq!(told, expected.map(|(network, comment)| (network.to_owned(), comment)));
     }
 
     #[test]
@@ -315,7 +237,7 @@ mod tests {
             ("10.1.2.0/24", Treatment::Allow),
         ];
         assert_eq!(treatments(0), expected.map(|(network, t)| (network.to_owned(), t)));
-        let later = unix_time("2026-01-01").unwrap();
+        let later = 1_767_225_600;
         let expected = [
             ("10.0.0.0/8", Treatment::Deny),
             ("10.1.2.0/24", Treatment::Allow),

@@ -1,13 +1,21 @@
 //! Which requests are let in: by address, method, kind and size of the body, and fields there must be.
 
+#![expect(clippy::disallowed_types, reason = "all workers look up in one list")]
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::{Policy, Verdict, file};
+use super::networks::Networks;
+use super::{Build, Parts, Policy, Verdict, file};
+use crate::document::listed::{COMMENTS, Listed};
 use crate::document::section::Section;
 use crate::document::units::bytes;
 use crate::document::value::Kind;
-use crate::document::values::{network, network_of, path, text};
+use crate::document::values::{path, text};
 use crate::exchange::error::Denial;
 use crate::exchange::{Context, Error, Request};
 use crate::http::framing::Framing;
@@ -23,8 +31,8 @@ const FIELDS_HINT: &str = "write [\"x-tenant\"]";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// All, where there are none and no list was named.
-    allow: Option<Networks>,
-    deny: Networks,
+    allow: Option<List>,
+    deny: Option<List>,
     methods: Vec<String>,
     /// The same as a field.
     allowed_methods: Bytes,
@@ -33,30 +41,57 @@ pub struct Settings {
     required: Vec<String>,
 }
 
-/// Sorted and without overlap, so that looking up an address takes a few steps however many there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Networks(Vec<IpNet>);
+/// Networks that are written in the configuration, and in files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct List {
+    inline: Vec<Network>,
+    files: Vec<PathBuf>,
+    /// All of them.
+    networks: Arc<Networks>,
+}
 
-impl Networks {
-    fn new(networks: Vec<IpNet>) -> Self {
-        let mut networks = IpNet::aggregate(&networks);
-        networks.sort_by_key(IpNet::network);
-        Self(networks)
+/// One, and the Unix time at which it ends to count, if it does.
+type Network = (IpNet, Option<u64>);
+
+impl List {
+    fn read(table: &mut Section<'_>, list: &'static str, files: &'static str) -> Option<Self> {
+        let has = [table.has(list), table.has(files)];
+        let mut inline = Vec::new();
+        if table.has(list) {
+            inline = table.list(list, NETWORKS_HINT, |kind| network(text(kind)?));
+        }
+        let mut read = Vec::new();
+        if table.has(files) {
+            read = table.list(files, "write [\"networks.txt\"]", |kind| {
+                let path = path(kind)?;
+                read_file(&path).map(|networks| (path, networks))
+            });
+        }
+        let (files, read): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+        let networks = Arc::new(Networks::new([inline.clone(), read.concat()].concat()));
+        has.contains(&true).then_some(Self { inline, files, networks })
     }
 
-    fn contains(&self, address: std::net::IpAddr) -> bool {
-        let address = address.to_canonical();
-        let behind = self.0.partition_point(|network| network.network() <= address);
-        let before = behind.checked_sub(1).and_then(|index| self.0.get(index));
-        before.is_some_and(|network| network.contains(&address))
+    fn reread(&self) -> Result<Self, String> {
+        let read: Vec<_> =
+            self.files.iter().map(|path| read_file(path)).collect::<Result<_, _>>()?;
+        let networks = Arc::new(Networks::new([self.inline.clone(), read.concat()].concat()));
+        Ok(Self { networks, ..self.clone() })
     }
+}
+
+fn read_file(path: &Path) -> Result<Vec<Network>, String> {
+    file::read(path, &COMMENTS, network)
+}
+
+fn network(line: &str) -> Result<Network, String> {
+    Listed::parse(line).map(|listed| (listed.network, listed.until))
 }
 
 impl Settings {
     pub(crate) fn read(table: &mut Section<'_>) -> Self {
-        let has_allow = table.has("allow") || table.has("allow_files");
-        let allow = networks(table, "allow", "allow_files");
-        let deny = networks(table, "deny", "deny_files");
+        let allow = List::read(table, "allow", "allow_files");
+        let deny = List::read(table, "deny", "deny_files");
         let mut list = |key, hint, parse: fn(&Kind) -> Result<String, String>| match table.has(key)
         {
             true => table.list(key, hint, parse),
@@ -66,8 +101,8 @@ impl Settings {
         let content_types = list("content_types", TYPES_HINT, content_type);
         let required = list("required", FIELDS_HINT, field);
         let settings = Self {
-            allow: has_allow.then(|| Networks::new(allow)),
-            deny: Networks::new(deny),
+            allow,
+            deny,
             allowed_methods: methods.join(", ").into(),
             methods,
             content_types,
@@ -82,7 +117,7 @@ impl Settings {
 
     fn asks_nothing(&self) -> bool {
         self.allow.is_none()
-            && self.deny.0.is_empty()
+            && self.deny.is_none()
             && self.methods.is_empty()
             && self.content_types.is_empty()
             && self.body_bytes.is_none()
@@ -93,8 +128,8 @@ impl Settings {
     fn denial(&self, request: &Request<'_>) -> Option<Denial> {
         let Request { head, bytes, .. } = *request;
         let source = request.source.ip();
-        let is_allowed = self.allow.as_ref().is_none_or(|allow| allow.contains(source));
-        if !is_allowed || self.deny.contains(source) {
+        let has = |list: &List| list.networks.contains(source);
+        if !self.allow.as_ref().is_none_or(has) || self.deny.as_ref().is_some_and(has) {
             return Some(Denial::Address);
         }
         let method = head.method_name.of(bytes);
@@ -121,10 +156,28 @@ impl Settings {
     }
 }
 
-impl Policy for Settings {
+impl Build for Settings {
+    fn files(&self) -> Vec<&Path> {
+        let lists = self.allow.iter().chain(&self.deny);
+        lists.flat_map(|list| &list.files).map(PathBuf::as_path).collect()
+    }
+
+    fn reread(&self) -> Result<Self, String> {
+        let again = |list: &Option<List>| list.as_ref().map(List::reread).transpose();
+        Ok(Self { allow: again(&self.allow)?, deny: again(&self.deny)?, ..self.clone() })
+    }
+
+    fn build(&self, _: &Parts<'_>) -> Rc<dyn Policy> {
+        Rc::new(Access(self.clone()))
+    }
+}
+
+struct Access(Settings);
+
+impl Policy for Access {
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
-        let Some(denial) = self.denial(request) else {
-            if let Some(most) = self.body_bytes {
+        let Some(denial) = self.0.denial(request) else {
+            if let Some(most) = self.0.body_bytes {
                 let lower = context.body_bytes_max.get().map_or(most, |own| own.min(most));
                 context.body_bytes_max.set(Some(lower));
             }
@@ -133,7 +186,7 @@ impl Policy for Settings {
         if denial == Denial::Method {
             // RFC 9110 §15.5.6.
             let mut edits = context.response_edits.borrow_mut();
-            edits.set(Bytes::from_static(b"allow"), self.allowed_methods.clone());
+            edits.set(Bytes::from_static(b"allow"), self.0.allowed_methods.clone());
         }
         Verdict::Refuse(Error::Denied(denial))
     }
@@ -148,21 +201,6 @@ fn is_kind(value: &[u8], kind: &str) -> bool {
         }
         None => essence.eq_ignore_ascii_case(kind.as_bytes()),
     }
-}
-
-/// Those of a list and those of files, one a line; what follows a `#` or `;` is a comment.
-fn networks(table: &mut Section<'_>, list: &'static str, files: &'static str) -> Vec<IpNet> {
-    let mut all = Vec::new();
-    if table.has(list) {
-        all = table.list(list, NETWORKS_HINT, network);
-    }
-    if table.has(files) {
-        let read = table.list(files, "write [\"networks.txt\"]", |kind| {
-            file::read(&path(kind)?, &['#', ';'], network_of)
-        });
-        all.extend(read.into_iter().flatten());
-    }
-    all
 }
 
 fn method(kind: &Kind) -> Result<String, String> {
@@ -196,7 +234,7 @@ fn field(kind: &Kind) -> Result<String, String> {
 mod tests {
     use std::fs;
 
-    use super::super::testing::{Asker, settings};
+    use super::super::testing::{Asker, build, settings};
     use super::*;
 
     fn denial(lines: &str, asker: &Asker) -> Option<Denial> {
@@ -228,11 +266,26 @@ mod tests {
     #[test]
     fn lists_come_from_files() {
         let path = std::env::temp_dir().join(format!("gateway-access-{}", std::process::id()));
-        fs::write(&path, "# mine\n192.0.2.0/24 ; ours\n\n2001:db8::/32\n").unwrap();
-        let lines = format!("deny_files = [{path:?}]");
+        let ended = "198.51.100.0/24 until=2020-01-01 # over";
+        let text = format!("# mine\n192.0.2.0/24 ; ours\n\n{ended}\n2001:db8::/32\n");
+        fs::write(&path, text).unwrap();
+        let lines =
+            format!("deny_files = [{path:?}]\ndeny = ['203.0.113.9 until=2999-01-01 # for long']");
         assert_eq!(denial(&lines, &Asker::get("/").from("192.0.2.9")), Some(Denial::Address));
+        assert_eq!(denial(&lines, &Asker::get("/").from("203.0.113.9")), Some(Denial::Address));
         assert_eq!(denial(&lines, &Asker::get("/").from("192.0.3.9")), None);
+        assert_eq!(denial(&lines, &Asker::get("/").from("198.51.100.9")), None);
+        let first = settings(&lines, Settings::read).unwrap();
+        assert_eq!(first.files(), [&path]);
+        fs::write(&path, "").unwrap();
+        let second = first.reread().unwrap();
+        let denial = |settings: &Settings, address| {
+            Asker::get("/").from(address).ask(|request, _| settings.denial(request))
+        };
+        assert_eq!(denial(&second, "192.0.2.9"), None);
+        assert_eq!(denial(&second, "203.0.113.9"), Some(Denial::Address));
         fs::write(&path, "192.0.2.0/24\n192.0.2.1/24\n").unwrap();
+        assert!(second.reread().is_err());
         let wrong = settings(&lines, Settings::read).unwrap_err().join("\n");
         assert!(wrong.contains(":2: 192.0.2.1/24 has bits behind its prefix"), "{wrong}");
         fs::remove_file(&path).unwrap();
@@ -271,8 +324,8 @@ mod tests {
         ] {
             assert_eq!(denial(lines, &asker), expected, "{lines}");
         }
-        let refused =
-            Asker::get("/").of(&settings("methods = ['POST', 'PUT']", Settings::read).unwrap());
+        let refused = Asker::get("/")
+            .of(&*build("p", &settings("methods = ['POST', 'PUT']", Settings::read).unwrap()));
         assert_eq!(refused.response, "allow: POST, PUT\n");
         assert!(settings("", Settings::read).is_err());
     }

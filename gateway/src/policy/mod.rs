@@ -19,6 +19,7 @@ mod headers;
 mod hsts;
 pub mod jwt;
 mod key;
+mod networks;
 mod password_hash;
 mod place;
 mod rate_limit;
