@@ -140,3 +140,34 @@ fn all_of_several_is_a_list_of_them() {
     let request = origin.request();
     assert_eq!((request.field("x-user"), request.field("x-key")), ("alice", "bob"));
 }
+
+#[test]
+fn some_of_several_may_have_to_know_whom_they_let_in_together() {
+    let origin = Origin::saying("hello");
+    let gateway = three(&origin)
+        .set("policies.known", "kind = 'any'\nof = [['keys', 'users'], 'staff']")
+        .set("access_log", "format = 'json'")
+        .start();
+    let (password, token) = (password("bob:correct-horse"), token());
+    for (fields, told) in [
+        (&[KEY, &token][..], Some([Some("bob"), None, Some("alice")])),
+        (&[&password], Some([None, Some("bob"), None])),
+        (&[KEY, &password], Some([None, Some("bob"), None])),
+        (&[KEY], None),
+        (&[&token], None),
+    ] {
+        let before = origin.requests().len();
+        let status = ask(&gateway, fields).status;
+        let served = origin.requests().get(before).cloned();
+        let names = served
+            .as_ref()
+            .map(|served| ["x-key", "x-staff", "x-user"].map(|name| served.fields.one(name)));
+        assert_eq!((status == 200, names), (told.is_some(), told), "{fields:?}");
+        if let Some(served) = &served {
+            assert_eq!(served.fields.one("authorization"), None);
+            assert_eq!(served.fields.one("x-api-key"), None);
+        }
+    }
+    let log = gateway.stop();
+    assert_eq!(log.matches(r#""identity":"bob""#).count(), 3, "{log}");
+}

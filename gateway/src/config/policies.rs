@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::Policy;
 use crate::document::problem::shown;
 use crate::document::section::Section;
+use crate::document::value::Kind;
 use crate::document::values::{check_name, once, text};
 use crate::policy::{AUTHENTICATING, KINDS, Settings, any};
 use crate::upstream;
@@ -54,7 +55,14 @@ impl Policies {
             }
             let settings = read(name, table);
             if settings.is_some() {
-                table.list("of", any::OF_HINT, |kind| policies.check_member(text(kind)?));
+                table.list("of", any::OF_HINT, |kind| {
+                    any::names(kind)?.iter().try_for_each(|name| {
+                        policies.check_member(name).map_err(|message| match kind {
+                            Kind::List(_) => format!("{}: {message}", shown(name)),
+                            _ => message,
+                        })
+                    })
+                });
             }
             policies.add(name, settings.filter(|_| table.is_right()));
         });

@@ -58,7 +58,7 @@ impl<'a> Request<'a> {
 }
 
 /// Who a client is, once a policy has found out.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Identity {
     name: OnceCell<Box<str>>,
     claims: OnceCell<Rc<Value>>,
@@ -73,6 +73,16 @@ impl Identity {
     /// Takes down what else is said of it by whoever is believed; what has been said first counts.
     pub fn set_claims(&self, claims: &Rc<Value>) {
         let _ = self.claims.set(Rc::clone(claims));
+    }
+
+    /// Takes down what another has taken down since it was this one's copy.
+    pub fn adopt(&self, other: Self) {
+        if let Some(name) = other.name.into_inner() {
+            let _ = self.name.set(name);
+        }
+        if let Some(claims) = other.claims.into_inner() {
+            let _ = self.claims.set(claims);
+        }
     }
 
     /// What is said of it.

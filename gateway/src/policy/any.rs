@@ -1,4 +1,4 @@
-//! Lets in whom one of several policies knows: a key or a token, say.
+//! Lets in whom one of several policies knows, or all of some: by a key, say, or by a token and a certificate.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -7,11 +7,13 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use super::{Asked, Build, Parts, Policy, Verdict};
+use crate::document::problem::shown;
 use crate::document::section::Section;
-use crate::document::values::{once, text};
+use crate::document::value::Kind;
+use crate::document::values::text;
 use crate::exchange::error::Denial;
 use crate::exchange::inquiry::Upstreams;
-use crate::exchange::{Context, Error, Request};
+use crate::exchange::{Context, Error, Identity, Request};
 use crate::http::edits::Edits;
 
 /// What stands in the place of its policies' names.
@@ -23,13 +25,32 @@ const CHALLENGE: &[u8] = b"www-authenticate";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     of: Vec<String>,
+    /// How many of them, one behind the other, must all know a client.
+    groups: Vec<usize>,
 }
 
 impl Settings {
     pub(crate) fn read(table: &mut Section<'_>) -> Self {
         let mut seen = HashSet::new();
-        let of = table.list("of", OF_HINT, |kind| once(&mut seen, text(kind)?.to_owned(), kind));
-        Self { of }
+        let groups = table.list("of", OF_HINT, |kind| {
+            let names = names(kind)?;
+            match seen.insert(names.clone()) {
+                true => Ok(names),
+                false => Err(format!("{} is there already", shown(&names.join(", ")))),
+            }
+        });
+        Self { groups: groups.iter().map(Vec::len).collect(), of: groups.concat() }
+    }
+}
+
+/// One name, or some.
+pub(crate) fn names(kind: &Kind) -> Result<Vec<String>, String> {
+    let name = |kind: &Kind| text(kind).map(str::to_owned);
+    match kind {
+        Kind::List(elements) if !elements.is_empty() => {
+            elements.iter().map(|element| name(&element.kind)).collect()
+        }
+        kind => Ok(vec![name(kind)?]),
     }
 }
 
@@ -39,35 +60,95 @@ impl Build for Settings {
     }
 
     fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
-        Rc::new(Any(parts.members.to_vec()))
+        let mut members = parts.members.iter().cloned();
+        let group = |length: &usize| Group(members.by_ref().take(*length).collect());
+        Rc::new(Any(self.groups.iter().map(group).collect()))
     }
 }
 
 /// In the order they are asked.
-struct Any(Vec<Asked>);
+struct Any(Vec<Group>);
+
+/// Those that must all know a client.
+struct Group(Vec<Asked>);
+
+/// What a group says that has nobody to ask.
+const NOBODY: Verdict = Verdict::Refuse(Error::Denied(Denial::NoCredentials));
+
+impl Group {
+    fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
+        let mut verdict = NOBODY;
+        for Asked { policy, .. } in &self.0 {
+            verdict = policy.request(request, context);
+            if verdict != Verdict::Continue {
+                break;
+            }
+        }
+        verdict
+    }
+
+    async fn wait(
+        &self,
+        request: &Request<'_>,
+        context: &Context,
+        upstreams: &dyn Upstreams,
+    ) -> Verdict {
+        let mut verdict = NOBODY;
+        for Asked { policy, .. } in &self.0 {
+            verdict = match policy.request(request, context) {
+                Verdict::Wait => policy.wait(request, context, upstreams).await,
+                verdict => verdict,
+            };
+            if verdict != Verdict::Continue {
+                break;
+            }
+        }
+        verdict
+    }
+}
+
+impl Any {
+    fn all(&self) -> impl Iterator<Item = &Asked> {
+        self.0.iter().flat_map(|group| &group.0)
+    }
+
+    /// `group` knows the client, by this name.
+    fn let_in(
+        &self,
+        group: &Group,
+        identity: Identity,
+        request: &Request<'_>,
+        context: &Context,
+    ) -> Verdict {
+        for Asked { counters, .. } in &group.0 {
+            counters.passed.add(1);
+        }
+        request.identity.adopt(identity);
+        self.hide(request, context);
+        Verdict::Continue
+    }
+}
 
 impl Policy for Any {
     fn strip(&self, request: &Request<'_>, context: &Context) {
-        for Asked { policy, .. } in &self.0 {
+        for Asked { policy, .. } in self.all() {
             policy.strip(request, context);
         }
     }
 
     fn hide(&self, request: &Request<'_>, context: &Context) {
-        for Asked { policy, .. } in &self.0 {
+        for Asked { policy, .. } in self.all() {
             policy.hide(request, context);
         }
     }
 
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let mut tries = Tries::begin(self, request, context);
-        for Asked { policy, counters } in &self.0 {
-            match policy.request(request, context) {
-                Verdict::Continue => {
-                    counters.passed.add(1);
-                    self.hide(request, context);
-                    return Verdict::Continue;
-                }
+        for group in &self.0 {
+            // Of a group that does not let it in, no member says who it is.
+            let identity = request.identity.clone();
+            match group.request(&Request { identity: &identity, ..*request }, context) {
+                Verdict::Continue => return self.let_in(group, identity, request, context),
                 Verdict::Wait => {
                     tries.undo();
                     return Verdict::Wait;
@@ -87,17 +168,11 @@ impl Policy for Any {
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(async move {
             let mut tries = Tries::begin(self, request, context);
-            for Asked { policy, counters } in &self.0 {
-                let verdict = match policy.request(request, context) {
-                    Verdict::Wait => policy.wait(request, context, upstreams).await,
-                    verdict => verdict,
-                };
-                match verdict {
-                    Verdict::Continue => {
-                        counters.passed.add(1);
-                        self.hide(request, context);
-                        return Verdict::Continue;
-                    }
+            for group in &self.0 {
+                let identity = request.identity.clone();
+                let asked = Request { identity: &identity, ..*request };
+                match group.wait(&asked, context, upstreams).await {
+                    Verdict::Continue => return self.let_in(group, identity, request, context),
                     verdict => tries.fail(verdict),
                 }
             }
@@ -212,6 +287,7 @@ mod tests {
             let shown =
                 crate::http::head::values_of(&request.head.fields, request.bytes, "x-shown");
             if shown.into_iter().any(|value| value == self.name.as_bytes()) {
+                request.identity.set(self.name);
                 return Verdict::Continue;
             }
             context.response_edits.borrow_mut().add(Bytes::from_static(CHALLENGE), name);
@@ -252,7 +328,7 @@ mod tests {
             policy: Rc::new(Member { name, unknown, waits }),
             counters: Default::default(),
         };
-        Any(members.into_iter().map(member).collect())
+        Any(members.into_iter().map(|one| Group(vec![member(one)])).collect())
     }
 
     fn two(waits: bool) -> Any {
@@ -272,6 +348,44 @@ mod tests {
         assert_eq!(nobody.verdict, denied(Denial::NoCredentials));
         assert_eq!(nobody.request, "");
         assert_eq!(nobody.response, "www-authenticate: one\nwww-authenticate: two\n");
+    }
+
+    #[test]
+    fn all_of_a_group_must_know_the_client() {
+        for waits in [false, true] {
+            let nothing = denied(Denial::NoCredentials);
+            let members =
+                [("one", nothing, false), ("two", nothing, waits), ("three", nothing, false)];
+            let single = any(members.to_vec()).0.into_iter();
+            let single: Vec<Asked> = single.flat_map(|group| group.0).collect();
+            let [one, two, three] = &single[..] else { panic!("three members") };
+            let group = Group(vec![one.clone(), two.clone()]);
+            let any = Any(vec![group, Group(vec![three.clone()])]);
+            for (shown, expected, who) in [
+                (&["one", "two"][..], Verdict::Continue, "one"),
+                (&["one", "three"], Verdict::Continue, "three"),
+                (&["one"], nothing, ""),
+                (&["two"], nothing, ""),
+                (&["three"], Verdict::Continue, "three"),
+            ] {
+                let asker = Asker::get("/");
+                let asker = shown.iter().fold(asker, |asker, name| asker.field("x-shown", name));
+                asker.ask(|request, context| {
+                    let mut verdict = any.request(request, context);
+                    if verdict == Verdict::Wait {
+                        let waiting = any.wait(request, context, &Nobody);
+                        verdict = futures_util::FutureExt::now_or_never(waiting).unwrap();
+                    }
+                    assert_eq!((verdict, request.identity()), (expected, who), "{shown:?}");
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_lets_nobody_in() {
+        let none = Any(vec![Group(Vec::new())]);
+        assert_eq!(Asker::get("/").of(&none).verdict, NOBODY);
     }
 
     #[test]
