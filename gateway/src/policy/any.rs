@@ -261,7 +261,8 @@ fn weight(error: Error) -> u8 {
         Error::Denied(Denial::NoCredentials | Denial::NoCertificate) => NOTHING,
         Error::Denied(Denial::ExpiredToken) => 1,
         Error::Denied(Denial::MissingScope) => 3,
-        // Somebody may know it, who cannot be asked.
+        // Somebody may know it, who cannot be asked, or not about this.
+        Error::Rejected(_) => 4,
         error if error.status().is_none_or(|status| status >= 500) => 4,
         _ => WRONG,
     }
@@ -271,6 +272,7 @@ fn weight(error: Error) -> u8 {
 mod tests {
     use super::super::testing::{Answered, Asker, Nobody};
     use super::*;
+    use crate::http::Reject;
 
     /// Knows who says its name.
     struct Member {
@@ -445,6 +447,7 @@ mod tests {
     fn the_failure_that_tells_most_counts() {
         let nothing = denied(Denial::NoCredentials);
         let wrong = denied(Denial::WrongToken("it is wrong"));
+        let rejected = Verdict::Refuse(Error::Rejected(Reject::Expectation));
         for (first, second, expected) in [
             (nothing, wrong, wrong),
             (wrong, nothing, wrong),
@@ -456,6 +459,7 @@ mod tests {
             (denied(Denial::NoKeys), wrong, denied(Denial::NoKeys)),
             (Verdict::Refuse(Error::Unavailable), wrong, Verdict::Refuse(Error::Unavailable)),
             (Verdict::Answer(302), nothing, nothing),
+            (rejected, nothing, rejected),
         ] {
             let any = any(vec![("one", first, false), ("two", second, false)]);
             assert_eq!(Asker::get("/").of(&any).verdict, expected, "{first:?} {second:?}");
