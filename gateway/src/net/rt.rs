@@ -96,11 +96,12 @@ pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
 
 /// Starts a task. A panic in it ends that task alone: monoio would let it end the worker.
 pub fn spawn<F: Future<Output = ()> + 'static>(task: F, on_panic: impl FnOnce() + 'static) {
-    monoio::spawn(async move {
-        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+    // Not an async block, which has room for what it is given besides what it makes of it.
+    monoio::spawn(AssertUnwindSafe(task).catch_unwind().map(|ended| {
+        if ended.is_err() {
             on_panic();
         }
-    });
+    }));
 }
 
 /// Waits; precise to a millisecond, never early.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use futures_util::future::{AbortHandle, abortable};
+use futures_util::future::{AbortHandle, FutureExt as _, abortable};
 
 use super::Entrance;
 use crate::admission::{Seat, Source, Traffic, Verdict};
@@ -163,10 +163,7 @@ impl Door {
         let guest = Guest::new(Rc::clone(self), source, seat);
         self.make_room();
         let current = Rc::clone(&self.current);
-        let serving = async move {
-            connection::run(current, stream, peer, index).await;
-            drop(guest);
-        };
+        let serving = connection::run(current, stream, peer, index).map(|()| drop(guest));
         let metrics = Arc::clone(&self.metrics);
         rt::spawn(serving, move || {
             metrics.panics.add(1);
