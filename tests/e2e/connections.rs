@@ -1,6 +1,7 @@
 //! Client connections: kept, pipelined, half-closed, many at once, and closed when it is said.
 
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::{After, Gateway, Length, Origin, checksum, pattern, set_up};
 
@@ -71,6 +72,34 @@ fn two_hundred_keep_alive_clients_are_served_at_once() {
 /// As many as asked for, or what this machine has.
 fn available_workers(wanted: usize) -> usize {
     thread::available_parallelism().map_or(1, |cpus| cpus.get().min(wanted))
+}
+
+/// A connection that is asked again and again keeps its buffer for a while between two requests. Many here
+/// come just when it is taken away.
+#[test]
+fn requests_are_answered_whatever_the_pause_before_them() {
+    let origin = Origin::start(|exchange| {
+        let target = exchange.request.target.clone();
+        let length = target.len();
+        exchange.answer(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{target}"))
+    });
+    let gateway = Gateway::in_front_of(&origin);
+    thread::scope(|scope| {
+        for thread in 0..16 {
+            let mut client = gateway.client();
+            scope.spawn(move || {
+                for round in 0..12 {
+                    for request in 0..3 {
+                        let target = format!("/{thread}/{round}/{request}");
+                        assert_eq!(client.get(&target).text(), target);
+                    }
+                    // What it is to be told apart by: 44 to 56 ms.
+                    thread::sleep(Duration::from_micros(44_000 + (thread * 12 + round) * 63));
+                }
+            });
+        }
+    });
+    assert_eq!(gateway.metric("gateway_connections_accepted_total"), 16.0);
 }
 
 #[test]

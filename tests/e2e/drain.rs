@@ -47,11 +47,18 @@ fn idle_connections_are_closed_at_once() {
     let origin = Origin::saying("hello");
     let gateway = Gateway::in_front_of(&origin);
     let mut clients: Vec<_> = (0..10).map(|_| gateway.client()).collect();
-    for client in &mut clients {
+    let mut lively: Vec<_> = (0..5).map(|_| gateway.client()).collect();
+    // Some have asked once, some again and again.
+    for client in clients.iter_mut().chain(&mut lively) {
         assert_eq!(client.get("/").text(), "hello");
     }
+    for _ in 0..10 {
+        for client in &mut lively {
+            assert_eq!(client.get("/").text(), "hello");
+        }
+    }
     gateway.signal(Signal::TERM);
-    clients.iter_mut().for_each(crate::harness::Client::expect_close);
+    clients.iter_mut().chain(&mut lively).for_each(crate::harness::Client::expect_close);
     gateway.wait_for_success();
 }
 

@@ -13,6 +13,7 @@ use crate::exchange::{Error, Resources};
 use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
 use crate::http::parse::{self, Scan};
+use crate::net::deadline::WARM;
 use crate::net::{Buffer, Deadline, Stream};
 use crate::telemetry::metrics;
 use crate::tls::Failure;
@@ -44,6 +45,8 @@ pub(super) struct Connection {
     pub listener: usize,
     /// Requests begun.
     pub requests: u32,
+    /// Whether the last wait for a request was short.
+    lively: bool,
 }
 
 /// A connection that has been accepted.
@@ -54,13 +57,15 @@ pub fn run(
     listener: usize,
 ) -> impl Future<Output = ()> {
     let peer = Box::new(Peer::new(socket));
-    // Made before the future, which has room for what it is given besides what it makes of it.
-    let connection = Connection { stream, buffer: Buffer::default(), peer, listener, requests: 0 };
-    serve_until_it_ends(current, connection)
+    let buffer = Buffer::default();
+    let mut connection = Connection { stream, buffer, peer, listener, requests: 0, lively: false };
+    // A block uses what it captures where it lies; an async function has room for what it is given
+    // besides what it makes of it.
+    async move { serve_until_it_ends(&current, &mut connection).await }
 }
 
 /// Serves a connection until it ends.
-async fn serve_until_it_ends(current: Rc<Current>, mut connection: Connection) {
+async fn serve_until_it_ends(current: &Current, connection: &mut Connection) {
     let shared = current.get();
     if shared.has_prologue(connection.listener) {
         // Boxed, like whatever a connection needs but for a moment.
@@ -70,13 +75,9 @@ async fn serve_until_it_ends(current: Rc<Current>, mut connection: Connection) {
     }
     connection.read_ahead(&shared.resources);
     drop(shared);
-    let mut sent = 0;
-    while connection.wait(&current).await {
-        let shared = current.get();
+    while connection.wait(current).await {
         // Boxed, so that an idle connection has no room for what only an exchange needs.
-        let next = Box::pin(connection.request(&shared)).await;
-        let sent_before = std::mem::replace(&mut sent, connection.stream.writer.sent());
-        shared.resources.metrics.downstream_bytes_out.add(sent - sent_before);
+        let next = Box::pin(connection.requests(current)).await;
         match next {
             Next::Keep => {}
             Next::Reset => {
@@ -88,7 +89,7 @@ async fn serve_until_it_ends(current: Rc<Current>, mut connection: Connection) {
                 // To close with bytes unread would be a reset.
                 if next == Next::Linger || connection.stream.reader.has_bytes() {
                     // Boxed, as few connections end like this.
-                    Box::pin(connection.linger(&shared)).await;
+                    Box::pin(connection.linger(&current.get())).await;
                 }
                 break;
             }
@@ -114,15 +115,15 @@ impl Connection {
     }
 
     /// Ends a connection that cannot be served, with an answer where one would be understood.
-    async fn turn_away(mut self, shared: &Rc<Shared>, error: Error) {
+    async fn turn_away(&mut self, shared: &Rc<Shared>, error: Error) {
         // As little worth a line as a connection without TLS on which nothing comes.
         if error == Error::Handshake(Failure::Closed) {
             return;
         }
         match error.status() {
-            None => serve::note_refusal(shared, &self, error),
+            None => serve::note_refusal(shared, self, error),
             Some(_) => {
-                serve::refuse(shared, &mut self, error).await;
+                serve::refuse(shared, self, error).await;
             }
         }
         self.stream.writer.finish();
@@ -153,7 +154,9 @@ impl Connection {
             return true;
         }
         let until = self.until_idle_ends(&current.get().resources);
+        let begun = Deadline::now();
         let waited = self.stream.reader.idle(until).await;
+        self.lively = begun.elapsed() < WARM;
         let resources = &current.get().resources;
         if waited.is_err() && !resources.draining.get() {
             resources.metrics.deadline(metrics::Deadline::KeepAlive);
@@ -170,6 +173,34 @@ impl Connection {
         } else {
             Deadline::after(resources.timeouts.keep_alive)
         }
+    }
+
+    /// Serves requests, as long as each is there when it is its turn, or soon will be.
+    async fn requests(&mut self, current: &Current) -> Next {
+        loop {
+            let shared = current.get();
+            let next = self.request(&shared).await;
+            let resources = &shared.resources;
+            resources.metrics.downstream_bytes_out.add(self.stream.writer.take_sent());
+            if next != Next::Keep || resources.draining.get() {
+                return next;
+            }
+            if self.buffer.is_empty() && !self.read_soon(resources).await {
+                return Next::Keep;
+            }
+        }
+    }
+
+    /// Whether the next request has begun to come soon, on a connection whose last one did.
+    async fn read_soon(&mut self, resources: &Resources) -> bool {
+        if !self.lively {
+            return false;
+        }
+        let until = Deadline::after(resources.timeouts.keep_alive);
+        let count = self.stream.reader.read_soon(&mut self.buffer, until).await;
+        resources.metrics.downstream_bytes_in.add(count as u64);
+        self.lively = count > 0;
+        self.lively
     }
 
     /// Reads one request and answers it.

@@ -39,7 +39,7 @@ pub(super) async fn serve(
     let resources = &shared.resources;
     let begun = Instant::now();
     let in_flight = InFlight::new(shared);
-    let Connection { stream, buffer, peer, listener, requests } = connection;
+    let Connection { stream, buffer, peer, listener, requests, .. } = connection;
     let bytes = buffer.filled();
     let believed = believed(shared, *listener, peer, head, bytes);
     // The port of a client behind a proxy is not known.

@@ -5,6 +5,7 @@
 //! taken bytes. One task per worker sleeps until the earliest deadline; setting one is a store.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::poll_fn;
 use std::os::fd::RawFd;
 use std::pin::pin;
@@ -13,6 +14,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use monoio::io::{CancelHandle, Canceller};
 use rustix::net::Shutdown;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -25,6 +27,12 @@ const GRANULARITY: Duration = Duration::from_millis(20);
 /// Requests in flight up to which a plain system call costs less than a turn of the ring: so few
 /// share none. Above, the ring's batches save the peers more wake-ups than a call saves.
 const CALM_MAX: usize = 8;
+
+/// How long a connection that is asked again and again keeps its buffer between two requests.
+pub const WARM: Duration = Duration::from_millis(50);
+
+/// How many connections may. Each has some 20 KB meanwhile.
+const WARM_MAX: usize = 512;
 
 /// How often a watched socket is looked at.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -74,7 +82,6 @@ impl Deadline {
 }
 
 /// All deadlines of one worker, and how much its sockets have to do.
-#[derive(Debug)]
 pub struct Deadlines {
     slots: RefCell<Slots>,
     /// When the task wakes next.
@@ -84,6 +91,17 @@ pub struct Deadlines {
     waker: RefCell<Option<Waker>>,
     /// Requests that the worker's sockets carry now.
     in_flight: Cell<usize>,
+    /// Ends all reads of those who wait with a buffer.
+    warm: RefCell<Canceller>,
+    warm_count: Cell<usize>,
+    /// When it is used next.
+    cool_at: Cell<Deadline>,
+}
+
+impl fmt::Debug for Deadlines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deadlines").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +174,9 @@ impl Deadlines {
             rearmed: Cell::new(false),
             waker: RefCell::default(),
             in_flight: Cell::new(0),
+            warm: RefCell::default(),
+            warm_count: Cell::new(0),
+            cool_at: Cell::new(Deadline::NEVER),
         })
     }
 
@@ -207,7 +228,12 @@ impl Deadlines {
 
     /// Shuts down whatever is due and returns the earliest deadline that is left.
     fn expire(&self, now: Deadline) -> Deadline {
-        let mut next = Deadline::NEVER;
+        if self.cool_at.get() <= now {
+            self.cool_at.set(Deadline::NEVER);
+            let warm = self.warm.take();
+            self.warm.replace(warm.cancel());
+        }
+        let mut next = self.cool_at.get();
         for slot in &mut self.slots.borrow_mut().all {
             if slot.at <= now {
                 slot.pass(now);
@@ -243,6 +269,16 @@ impl Deadlines {
                 slot.shut_down(Shutdown::Both);
             }
         }
+    }
+
+    /// What ends a read after a while of which nobody knows whether it will read anything.
+    fn warm(&self) -> CancelHandle {
+        if self.cool_at.get() == Deadline::NEVER {
+            let at = Deadline::after(WARM);
+            self.cool_at.set(at);
+            self.wake_by(at);
+        }
+        self.warm.borrow().handle()
     }
 
     fn wake_by(&self, at: Deadline) {
@@ -304,6 +340,17 @@ impl Timer {
         self.deadlines.in_flight.get() <= CALM_MAX
     }
 
+    /// Lets a read be ended after a while without an end to its connection, unless there are too many
+    /// such reads. No byte is lost: one that has read something says so.
+    pub(super) fn warm(&self) -> Option<(CancelHandle, Warm<'_>)> {
+        let count = &self.deadlines.warm_count;
+        if count.get() >= WARM_MAX {
+            return None;
+        }
+        count.set(count.get() + 1);
+        Some((self.deadlines.warm(), Warm(count)))
+    }
+
     /// Whether the deadline has passed and the socket is shut down.
     pub fn expired(&self) -> bool {
         let slots = self.deadlines.slots.borrow();
@@ -325,6 +372,15 @@ impl Timer {
 
     fn set(&self, at: Deadline, state: State) {
         self.deadlines.set(self.slot, at, state);
+    }
+}
+
+/// Counts a read that may be ended.
+pub(super) struct Warm<'a>(&'a Cell<usize>);
+
+impl Drop for Warm<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

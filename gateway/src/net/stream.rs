@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::buf::{Slice, SliceMut};
-use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _};
+use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _, CancelableAsyncReadRent as _};
 use monoio::net::TcpStream;
 use rustix::net::Shutdown;
 
@@ -177,6 +177,25 @@ impl Reader {
         self.timer.disarm();
         self.ready = result.is_ok();
         result
+    }
+
+    /// Reads what comes within [`WARM`](super::deadline::WARM), which saves a wait. When nothing does, or
+    /// the deadline passes, or the stream ends, nothing is read, and the next wait finds out.
+    pub async fn read_soon(&mut self, buffer: &mut Buffer, until: Deadline) -> usize {
+        let secure = self.socket.secure().is_some();
+        let Some((handle, warm)) = self.timer.warm().filter(|_| !secure) else { return 0 };
+        let room = buffer.spare();
+        self.timer.arm_idle(until);
+        let bytes = mem::take(&mut buffer.bytes);
+        let from = bytes.len();
+        let slice = SliceMut::new(bytes, from, from + room);
+        self.socket.begin();
+        let (result, slice) = self.socket.get_mut().cancelable_read(slice, handle).await;
+        self.socket.end();
+        drop(warm);
+        buffer.bytes = slice.into_inner();
+        self.timer.disarm();
+        result.unwrap_or(0)
     }
 
     /// Whether there are bytes to read.
@@ -379,9 +398,9 @@ impl Writer {
         self.last = true;
     }
 
-    /// Bytes written since the connection began.
-    pub fn sent(&self) -> u64 {
-        self.sent
+    /// Bytes written since this was last asked.
+    pub fn take_sent(&mut self) -> u64 {
+        mem::take(&mut self.sent)
     }
 
     /// Tells the peer that no more will come; reading goes on.
