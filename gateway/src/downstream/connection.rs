@@ -22,6 +22,10 @@ use crate::tls::Failure;
 /// answer is not lost in a reset (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
+/// What is read of a request at first. Most heads fit, and what has come of a body behind it is read again,
+/// to where it is sent from: to copy more would cost as much as that read.
+const FIRST_READ_MAX: usize = 4096;
+
 /// What becomes of a connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -197,7 +201,8 @@ impl Connection {
             return false;
         }
         let until = Deadline::after(resources.timeouts.keep_alive);
-        let count = self.stream.reader.read_soon(&mut self.buffer, until).await;
+        let reader = &mut self.stream.reader;
+        let count = reader.read_soon(&mut self.buffer, FIRST_READ_MAX, until).await;
         resources.metrics.downstream_bytes_in.add(count as u64);
         self.lively = count > 0;
         self.lively
@@ -237,7 +242,8 @@ impl Connection {
                 return framing::request(head, bytes).map(Some).map_err(Error::Rejected);
             }
             self.buffer.compact();
-            match self.stream.reader.read(&mut self.buffer, usize::MAX, until).await {
+            let max = if self.buffer.is_empty() { FIRST_READ_MAX } else { usize::MAX };
+            match self.stream.reader.read(&mut self.buffer, max, until).await {
                 Ok(0) if self.buffer.is_empty() => return Ok(None),
                 Ok(count) if count > 0 => resources.metrics.downstream_bytes_in.add(count as u64),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {

@@ -179,12 +179,12 @@ impl Reader {
         result
     }
 
-    /// Reads what comes within [`WARM`](super::deadline::WARM), which saves a wait. When nothing does, or
-    /// the deadline passes, or the stream ends, nothing is read, and the next wait finds out.
-    pub async fn read_soon(&mut self, buffer: &mut Buffer, until: Deadline) -> usize {
+    /// Reads what comes within [`WARM`](super::deadline::WARM), at most `max` bytes, which saves a wait. When
+    /// nothing does, or the deadline passes, or the stream ends, nothing is read, and the next wait finds out.
+    pub async fn read_soon(&mut self, buffer: &mut Buffer, max: usize, until: Deadline) -> usize {
         let secure = self.socket.secure().is_some();
         let Some((handle, warm)) = self.timer.warm().filter(|_| !secure) else { return 0 };
-        let room = buffer.spare();
+        let room = buffer.spare().min(max);
         self.timer.arm_idle(until);
         let bytes = mem::take(&mut buffer.bytes);
         let from = bytes.len();
