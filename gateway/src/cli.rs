@@ -128,7 +128,7 @@ pub enum XdpCommand {
         remote: Remote,
     },
     /// Remove what a gateway has left in the kernel (xdp.on_exit = "keep"): from then on nothing is
-    /// limited and nobody is banned. One that runs keeps its own until it ends.
+    /// limited and nobody is banned. What one keeps that runs is left alone: end it first.
     Detach {
         /// Where it is kept, as in xdp.pin
         #[arg(long, value_name = "FOLDER", default_value = xdp::PIN_FOLDER)]

@@ -2,6 +2,7 @@
 //! another layout of the maps.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -31,7 +32,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = detach(&self.0);
+        while detach(&self.0).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            // What has the folder locked is ending, or a child that a test starts, which will let go of it.
+            thread::yield_now();
+        }
         if let Some(root) = self.0.parent() {
             let _ = Command::new("umount").arg(root).status();
             let _ = fs::remove_dir(root);
@@ -89,18 +93,53 @@ fn a_crash_ends_no_limit_and_no_ban_and_the_next_gateway_takes_over() {
     served.wait_until("it is no longer banned", || open(3).is_some());
     let after = program_on(&net, INTERFACE).expect("a program");
 
+    let (removed, said) = detach_by_command(&folder);
+    assert!(!removed && said.contains("a gateway that runs keeps it: end that first"), "{said}");
+    assert_eq!(program_on(&net, INTERFACE), Some(after), "nobody takes it from one that runs");
     // A clean end keeps it, too, until somebody removes it.
     served.stop();
     assert_eq!(program_on(&net, INTERFACE), Some(after));
-    let pin = folder.0.to_str().expect("a path");
-    let removed = Command::new(env!("CARGO_BIN_EXE_gateway"))
-        .args(["xdp", "detach", "--pin", pin])
-        .output()
-        .expect("run gateway");
-    let said = String::from_utf8_lossy(&removed.stdout);
-    assert!(removed.status.success() && said.contains("1 interfaces"), "{said}");
+    let (removed, said) = detach_by_command(&folder);
+    assert!(removed && said.contains("1 interfaces"), "{said}");
     wait_until_clean(&net.gateway, INTERFACE);
     assert!(!folder.0.exists());
+}
+
+/// Whether `gateway xdp detach` was done, and what it said.
+fn detach_by_command(folder: &Folder) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+    let output = command.args(["xdp", "detach", "--pin"]).arg(&folder.0).output();
+    let output = output.expect("run gateway");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).expect("text"))
+}
+
+#[test]
+fn an_attach_that_fails_leaves_nothing_that_nobody_controls() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("failed");
+    let keeping = |interfaces: &str| {
+        let config = keeping(&folder, "").replace("required = true", "required = false");
+        config.replace("\"gw0\"", interfaces)
+    };
+    let served = Served::start(&net.gateway, &keeping("\"gw0\", \"gone0\""));
+    let said = served.log();
+    assert!(said.contains("serving WITHOUT a limit"), "{said}");
+    assert!(!said.contains("has left its program"), "{said}");
+    wait_until_clean(&net.gateway, INTERFACE);
+
+    // What was kept before stays, but never unsaid.
+    let served = served.stop().restart(&keeping("\"gw0\""));
+    let before = program_on(&net, INTERFACE).expect("a program");
+    let served = served.kill().restart(&keeping("\"gone0\""));
+    assert_eq!(program_on(&net, INTERFACE), Some(before));
+    let said = served.log();
+    assert!(said.contains("has left its program on gw0: its limits"), "{said}");
+    let (removed, said) = detach_by_command(&folder);
+    assert!(removed, "nobody that runs keeps it: {said}");
+    wait_until_clean(&net.gateway, INTERFACE);
 }
 
 #[test]

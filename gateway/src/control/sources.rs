@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -73,6 +74,9 @@ impl Keeper {
             }
             None => None,
         };
+        if kernel.is_none() {
+            tell_of_what_is_left(config.xdp.as_ref());
+        }
         let counts = match &kernel {
             Some(kernel) => kernel.program().counts().map_err(|error| Error::Xdp(error.into()))?,
             None => Counts::new(&config.sources, connections).map_err(Error::Runtime)?,
@@ -207,6 +211,21 @@ fn attach(
         }
     }
     .map(|xdp| xdp.map(forward))
+}
+
+/// Says what enforces limits that this gateway cannot change, as an earlier one has left it.
+fn tell_of_what_is_left(settings: Option<&xdp::Settings>) {
+    let folder = settings.and_then(|settings| settings.keep.as_deref());
+    let folder = folder.unwrap_or(Path::new(xdp::PIN_FOLDER));
+    let left = xdp::left_on(folder);
+    if !left.is_empty() {
+        let (interfaces, folder) = (left.join(", "), folder.display());
+        tracing::error!(
+            "xdp: an earlier gateway has left its program on {interfaces}: its limits, lists and bans are \
+             enforced there and this one CANNOT change them, nor free the places of connections that were \
+             open then; `gateway xdp detach --pin {folder}` removes it"
+        );
+    }
 }
 
 fn announce(xdp: &Xdp, config: &Config) {

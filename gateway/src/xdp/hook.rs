@@ -3,7 +3,7 @@
 use std::io;
 
 use aya::programs::{ProgramError, loaded_programs};
-use rustix::net::netdevice::name_to_index;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
@@ -60,6 +60,13 @@ pub(super) fn index_of(interface: &str) -> Result<u32, ProgramError> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
         .map_err(|error| ProgramError::IOError(error.into()))?;
     name_to_index(&socket, interface).map_err(|_| unknown())
+}
+
+/// The name of the interface with an index, if there is one.
+pub(super) fn name_of(index: u32) -> Option<String> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).ok()?;
+    index_to_name(&socket, index).ok()
 }
 
 /// The indices of interfaces, of those that there are.

@@ -24,7 +24,7 @@ pub use events::Events;
 pub use features::{Features, features};
 pub use hook::{Occupant, occupant};
 pub use log::Logs;
-pub use pins::detach;
+pub use pins::{detach, left_on};
 pub use program::{Ban, Count, Offender, Program};
 
 use ipnet::IpNet;
@@ -145,6 +145,8 @@ impl Xdp {
             .iter()
             .map(|interface| attach(&mut program, interface, settings.mode))
             .collect::<Result<Vec<Attachment>, _>>()?;
+        // Only now, so that what has been attached for nothing goes away by itself.
+        program.keep()?;
         let indices: Vec<_> = attachments.iter().map(|attachment| attachment.index).collect();
         program.remove_other_pins(&indices);
         Ok(Self { program, attachments, kept })

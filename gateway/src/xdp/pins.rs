@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, Map, MapData};
 use gateway_ebpf::abi;
 use rustix::fs::{FlockOperation, flock, statfs};
-use rustix::io::Errno;
 
-use super::Error;
+use super::{Error, hook};
 
 /// The maps that are pinned: what is known of sources. What belongs to one process is not among them:
 /// its ports and classes, its counters, and the connections it has open.
@@ -48,13 +47,12 @@ impl Pins {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         create(root).map_err(failed)?;
-        let lock = File::open(root).map_err(failed)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::WOULDBLOCK => {
+        let lock = lock(root).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
                 let why = "another gateway does; end it first, or name another folder (xdp.pin)";
                 failed(io::Error::new(io::ErrorKind::WouldBlock, why))
             }
-            error => failed(error.into()),
+            _ => failed(error),
         })?;
         let maps = root.join(format!("{MAPS_PREFIX}{:08x}-{layout}", abi::LAYOUT));
         create(&maps).map_err(failed)?;
@@ -102,8 +100,15 @@ impl Pins {
 /// Removes everything that a gateway has left in a folder; how many interfaces are free now.
 ///
 /// # Errors
-/// When there is no such folder, or it cannot be changed.
+/// When there is no such folder, it cannot be changed, or a gateway runs that keeps its own there.
 pub fn detach(root: &Path) -> io::Result<usize> {
+    let _lock = lock(root).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let why = "a gateway that runs keeps it: end that first";
+            io::Error::new(io::ErrorKind::WouldBlock, why)
+        }
+        _ => error,
+    })?;
     let mut links = 0;
     for name in names(root)? {
         let path = root.join(&name);
@@ -116,6 +121,25 @@ pub fn detach(root: &Path) -> io::Result<usize> {
     }
     fs::remove_dir(root)?;
     Ok(links)
+}
+
+/// The interfaces that a gateway has left its program on that no longer runs, as far as a folder tells:
+/// nothing changes what is enforced there. None where there is no such folder, or one runs.
+pub fn left_on(root: &Path) -> Vec<String> {
+    let Ok(_lock) = lock(root) else { return Vec::new() };
+    let indices = names(root).unwrap_or_default().into_iter().filter_map(|name| {
+        let index: u32 = name.strip_prefix(LINK_PREFIX)?.parse().ok()?;
+        // What is pinned for one that is gone drops nothing.
+        hook::name_of(index)
+    });
+    indices.collect()
+}
+
+/// Locks a folder for as long as what this returns is there; [`io::ErrorKind::WouldBlock`] where somebody else has.
+fn lock(root: &Path) -> io::Result<File> {
+    let folder = File::open(root)?;
+    flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(folder)
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {

@@ -1,7 +1,7 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
@@ -66,6 +66,8 @@ pub struct Program {
     maps: Maps,
     constants: Constants,
     pins: Option<Pins>,
+    /// What it is attached by and is to be kept, but not yet: each with where.
+    unpinned: Vec<(PathBuf, FdLink)>,
     logs: Option<Logs>,
     events: Option<Events>,
 }
@@ -129,7 +131,8 @@ impl Program {
             rate => Some(Events::take(&mut ebpf, rate, settings.interfaces.clone(), interfaces)?),
         };
         maps.set_reader(events.is_some()).map_err(|error| Error::io("write the flags", error))?;
-        let mut program = Self { ebpf, maps, constants, pins, logs: None, events };
+        let mut program =
+            Self { ebpf, maps, constants, pins, unpinned: Vec::new(), logs: None, events };
         program.configure(sources, ports)?;
         program.load_entry_points()?;
         if log_level > 0 {
@@ -249,9 +252,10 @@ impl Program {
                 continue;
             }
             match attach_link(program, interface, hook, pin.as_deref()) {
-                Ok(hook) => {
+                Ok((hook, link)) => {
                     let program = program.info().map(|info| info.id());
                     let program = program.map_err(|error| refused(error::chain(&error)))?;
+                    self.unpinned.extend(pin.zip(link));
                     let interface = interface.to_owned();
                     return Ok(Attachment { interface, index, hook, frags, program });
                 }
@@ -266,6 +270,21 @@ impl Program {
             }
         }
         Err(refused(last.unwrap_or_else(|| "no entry point could be loaded".to_owned())))
+    }
+
+    /// Makes what it is attached by outlive the process, where that is to be so: all of it, or nothing.
+    pub(super) fn keep(&mut self) -> Result<(), Error> {
+        let mut pinned: Vec<PathBuf> = Vec::new();
+        for (path, link) in self.unpinned.drain(..) {
+            if let Err(error) = link.pin(&path) {
+                for path in pinned {
+                    let _ = fs::remove_file(path);
+                }
+                return Err(Error::pin(&path, error));
+            }
+            pinned.push(path);
+        }
+        Ok(())
     }
 
     /// Removes what is pinned and belongs to none of these interfaces, nor to this program.
@@ -337,18 +356,18 @@ impl Program {
 }
 
 /// Attaches by a link, which ends with the process unless it is pinned; one that is pinned already gets
-/// the program in the place of its own. Where it runs then.
+/// the program in the place of its own. Where it runs then, and the link, if it is yet to be pinned.
 fn attach_link(
     program: &mut programs::Xdp,
     interface: &str,
     hook: Hook,
     pin: Option<&Path>,
-) -> Result<Hook, ProgramError> {
+) -> Result<(Hook, Option<FdLink>), ProgramError> {
     if let Some(pin) = pin
         && replace(program, pin)
     {
         let occupant = hook::occupant(interface).ok().flatten();
-        return Ok(occupant.and_then(|occupant| occupant.hook).unwrap_or(hook));
+        return Ok((occupant.and_then(|occupant| occupant.hook).unwrap_or(hook), None));
     }
     let mode = match hook {
         Hook::Native => XdpMode::Driver,
@@ -361,15 +380,12 @@ fn attach_link(
         program.detach(link)?;
         return Err(ProgramError::IOError(io::Error::other("the kernel makes no link for it")));
     }
-    if let Some(pin) = pin {
-        let link = program.take_link(link)?;
-        let failed = |error: &dyn std::error::Error| {
-            ProgramError::IOError(io::Error::other(format!("{}: {error}", pin.display())))
-        };
-        let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
-        link.pin(pin).map_err(|error| failed(&error))?;
+    if pin.is_none() {
+        return Ok((hook, None));
     }
-    Ok(hook)
+    let link = FdLink::try_from(program.take_link(link)?);
+    link.map(|link| (hook, Some(link)))
+        .map_err(|error| ProgramError::IOError(io::Error::other(error)))
 }
 
 /// Puts the program into a pinned link, in one step for packets. False where there is none, or one
