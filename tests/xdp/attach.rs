@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
-use gateway::xdp::{Error, Hook, Mode, occupant};
+use gateway::xdp::{CAPABILITIES, Error, Hook, Mode, occupant};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::connections::Connections;
 use crate::netns::{GATEWAY_V4, GATEWAY_V6, INTERFACE, Net, client_v4, client_v6};
 use crate::running::{BURST, Holder, Kind, settings_here, wait_until_clean};
+use crate::served::Served;
+use crate::sources::config;
 use crate::{PORT, load, settings};
 
 const TARGET_V4: SocketAddr = SocketAddr::new(GATEWAY_V4, PORT);
@@ -204,6 +206,24 @@ fn a_missing_capability_is_named() {
             let text = error.to_string();
             assert!(text.contains(&format!("(missing: {name})")), "{text}");
         });
+    }
+}
+
+#[test]
+fn no_thread_keeps_the_rights_to_attach() {
+    let Some(net) = net() else {
+        return;
+    };
+    let attached = config(INTERFACE, "");
+    let not_attached = config("gone0", "").replace("required = true", "required = false");
+    for config in [attached, not_attached] {
+        let served = Served::start(&net.gateway, &config);
+        let held = CapabilitySet::from_bits_retain(served.capabilities());
+        // What else it has here is root's.
+        assert!(held.contains(CapabilitySet::NET_BIND_SERVICE), "{held:?}");
+        let kept =
+            CAPABILITIES.map(|(right, _)| right).into_iter().filter(|right| held.contains(*right));
+        assert_eq!(kept.collect::<Vec<_>>(), []);
     }
 }
 

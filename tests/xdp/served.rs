@@ -25,7 +25,7 @@ const ADMIN: &str = "127.0.0.1:9901";
 const COMMON: &str = r#"
     runtime.cores = 1
     runtime.drain_timeout = "1s"
-    access_log.format = "off"
+    access_log = { format = "combined", path = "FOLDER/access.log" }
     admin = { address = "127.0.0.1:9901", socket = "FOLDER/admin.sock" }
     upstreams.none.endpoints = ["127.0.0.1:9"]
     routes = [{ path = "/hello", respond = { body = "hello\n" } }]
@@ -122,6 +122,22 @@ impl<'a> Served<'a> {
         write(&self.folder, config);
         self.signal(Signal::HUP);
         self.wait_until("the configuration is applied", || applied(self) > before);
+    }
+
+    /// Capabilities that any of its threads has, or may take, as /proc shows them.
+    pub fn capabilities(&self) -> u64 {
+        let tasks = format!("/proc/{}/task", self.process.id());
+        let tasks = fs::read_dir(tasks).expect("its threads").map(|task| task.expect("a thread"));
+        let held = tasks.map(|task| {
+            let status = fs::read_to_string(task.path().join("status")).expect("a status");
+            let sets = status.lines().filter(|line| {
+                ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"].iter().any(|set| line.starts_with(set))
+            });
+            let bits = sets.map(|line| line.split_whitespace().nth(1).expect("a set"));
+            bits.map(|bits| u64::from_str_radix(bits, 16).expect("bits"))
+                .fold(0, |all, bits| all | bits)
+        });
+        held.fold(0, |all, held| all | held)
     }
 
     pub fn signal(&self, signal: Signal) {

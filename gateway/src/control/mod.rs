@@ -27,6 +27,7 @@ mod supervise;
 mod tickets;
 mod traffic;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -118,8 +119,7 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let groups = listen::bind_all(&config.listeners, config.cores.len())?;
     let admin = config.admin.map(admin::bind).transpose()?;
     let socket = socket::bind(config.admin_socket.as_ref())?;
-    let (access_log, writer) =
-        config.access_log.as_ref().map(start_access_log).transpose()?.unzip();
+    let access_log = config.access_log.as_ref().map(open_access_log).transpose()?;
 
     let (events, inbox) = unbounded_channel();
     signals::watch(&events)?;
@@ -136,9 +136,10 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     let keeper =
         Arc::new(sources::Keeper::start(&config, &addresses, connections, events.clone())?);
     keeper.adopt();
-    if keeper.kernel().is_some() {
-        privileges::give_up();
-    }
+    // Before there is another thread, which would keep what it began with.
+    privileges::give_up(keeper.kernel().is_some());
+    let access_log = access_log.map(|(format, file)| access_log::Writer::start(format, file));
+    let (access_log, writer) = access_log.transpose().map_err(Error::Runtime)?.unzip();
     let status = Arc::new(Status::new(admin::Sources {
         started,
         descriptors,
@@ -208,11 +209,9 @@ async fn start_and_supervise(config: Config, load: reload::Load) -> Result<(), E
     outcome
 }
 
-fn start_access_log(
-    settings: &access_log::Settings,
-) -> Result<(access_log::Sender, access_log::Writer), Error> {
-    access_log::Writer::start(settings)
-        .map_err(|source| Error::AccessLog { path: settings.path.clone(), source })
+fn open_access_log(settings: &access_log::Settings) -> Result<(access_log::Format, File), Error> {
+    let opened = settings.open().map(|file| (settings.format, file));
+    opened.map_err(|source| Error::AccessLog { path: settings.path.clone(), source })
 }
 
 /// Says what a person should know, and names the upstreams that anybody could pose as.

@@ -6,18 +6,12 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::machine::Machine;
 use super::{Finding, Wanted};
 use crate::control;
+use crate::xdp::CAPABILITIES;
 
 const TOPIC: &str = "rights and limits";
 
 /// Connections that a machine on the internet should have room for.
 const CONNECTIONS_FEW: u64 = 4_096;
-
-/// What the kernel program takes.
-const NEEDED: [(CapabilitySet, &str); 3] = [
-    (CapabilitySet::BPF, "CAP_BPF"),
-    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-    (CapabilitySet::PERFMON, "CAP_PERFMON"),
-];
 
 pub(super) fn look(machine: &Machine, wanted: &Wanted) -> Vec<Finding> {
     let held = capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
@@ -49,7 +43,7 @@ pub(super) fn look(machine: &Machine, wanted: &Wanted) -> Vec<Finding> {
 }
 
 fn for_kernel(held: CapabilitySet, is_needed: bool) -> Finding {
-    let missing: Vec<_> = NEEDED.iter().filter(|(right, _)| !held.contains(*right)).collect();
+    let missing: Vec<_> = CAPABILITIES.iter().filter(|(right, _)| !held.contains(*right)).collect();
     match missing.as_slice() {
         [] => {
             Finding::ok(TOPIC, "kernel program", "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are held")

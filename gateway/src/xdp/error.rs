@@ -16,6 +16,13 @@ use super::Hook;
 /// The oldest kernel this is meant for: bounded loops, compare-and-swap, the coarse clock, links.
 pub(super) const KERNEL_MIN: (u8, u8) = (5, 15);
 
+/// The capabilities that loading and attaching the program takes. Maps that are open can be written without.
+pub const CAPABILITIES: [(CapabilitySet, &str); 3] = [
+    (CapabilitySet::BPF, "CAP_BPF"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON"),
+];
+
 /// Why the program does not run.
 #[derive(Debug)]
 pub enum Error {
@@ -184,11 +191,6 @@ impl Error {
 
 /// Those of the capabilities we need that the process lacks.
 fn missing_capabilities() -> Vec<&'static str> {
-    const NEEDED: [(CapabilitySet, &str); 3] = [
-        (CapabilitySet::BPF, "CAP_BPF"),
-        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-        (CapabilitySet::PERFMON, "CAP_PERFMON"),
-    ];
     let effective = rustix::thread::capabilities(None)
         .map_or(CapabilitySet::all(), |capabilities| capabilities.effective);
     // For BPF it stands for all three.
@@ -196,7 +198,7 @@ fn missing_capabilities() -> Vec<&'static str> {
         return Vec::new();
     }
     let lacks = |(capability, name)| (!effective.contains(capability)).then_some(name);
-    NEEDED.into_iter().filter_map(lacks).collect()
+    CAPABILITIES.into_iter().filter_map(lacks).collect()
 }
 
 /// The error number of an attempt to attach.

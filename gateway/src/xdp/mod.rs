@@ -19,7 +19,7 @@ mod program;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use error::Error;
+pub use error::{CAPABILITIES, Error};
 pub use events::Events;
 pub use features::{Features, features};
 pub use hook::{Occupant, occupant};

@@ -58,7 +58,7 @@ fn record_metrics(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [Format::Json, Format::Combined])]
 fn access_line(bencher: Bencher<'_, '_>, format: Format) {
     let settings = Settings { format, path: Some(PathBuf::from("/dev/null")) };
-    let (sender, writer) = Writer::start(&settings).unwrap();
+    let (sender, writer) = Writer::start(format, settings.open().unwrap()).unwrap();
     let mut log = AccessLog::new(sender, Arc::new(metrics::Worker::new()));
     let entry = Entry {
         time: SystemTime::now(),

@@ -7,7 +7,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -78,12 +77,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens the output and starts the thread.
+    /// Starts the thread, which writes to what [`Settings::open`] has opened.
     ///
     /// # Errors
-    /// When the file cannot be opened or the thread not started.
-    pub fn start(settings: &Settings) -> io::Result<(Sender, Self)> {
-        let file = open(settings.path.as_deref())?;
+    /// When the thread cannot be started.
+    pub fn start(format: Format, file: File) -> io::Result<(Sender, Self)> {
         let (queue, messages) = sync_channel(QUEUE_BATCHES);
         // Nothing is ever sent: the thread's end closes the channel.
         let (running, finished) = sync_channel::<()>(0);
@@ -93,7 +91,7 @@ impl Writer {
             let _running = running;
             write_all(messages, output);
         })?;
-        let sender = Sender { format: settings.format, queue: queue.clone() };
+        let sender = Sender { format, queue: queue.clone() };
         Ok((sender, Self { queue, finished, lines_lost }))
     }
 
@@ -119,13 +117,18 @@ impl Writer {
     }
 }
 
-/// The file to append to, or a second descriptor of standard output: unlike `io::stdout()` it
-/// neither looks for line ends nor takes a lock.
-fn open(path: Option<&Path>) -> io::Result<File> {
-    match path {
-        // Addresses of clients are nobody else's business: no access for others.
-        Some(path) => OpenOptions::new().append(true).create(true).mode(0o640).open(path),
-        None => Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+impl Settings {
+    /// The file to append to, or a second descriptor of standard output: unlike `io::stdout()` it
+    /// neither looks for line ends nor takes a lock.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(&self) -> io::Result<File> {
+        match &self.path {
+            // Addresses of clients are nobody else's business: no access for others.
+            Some(path) => OpenOptions::new().append(true).create(true).mode(0o640).open(path),
+            None => Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+        }
     }
 }
 
@@ -185,7 +188,7 @@ mod tests {
     use super::*;
     use std::env;
     use std::fs;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::process;
 
     fn scratch_file(name: &str) -> PathBuf {
@@ -198,11 +201,15 @@ mod tests {
         Settings { format: Format::Json, path: Some(path.to_owned()) }
     }
 
+    fn start(settings: &Settings) -> (Sender, Writer) {
+        Writer::start(settings.format, settings.open().unwrap()).unwrap()
+    }
+
     #[test]
     fn finish_waits_until_all_is_written_and_buffers_come_back() {
         let path = scratch_file("finish");
         fs::write(&path, "before\n").unwrap();
-        let (sender, writer) = Writer::start(&to(&path)).unwrap();
+        let (sender, writer) = start(&to(&path));
         let (give_back, spare) = sync_channel(2);
 
         sender.send(b"one\ntwo\n".to_vec(), &give_back).unwrap();
@@ -217,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_the_output_refuses_is_counted() {
-        let (sender, writer) = Writer::start(&to(Path::new("/dev/full"))).unwrap();
+        let (sender, writer) = start(&to(Path::new("/dev/full")));
         let lost = writer.lines_lost();
         let (give_back, _spare) = sync_channel(2);
 
@@ -231,7 +238,7 @@ mod tests {
     #[test]
     fn a_line_after_a_torn_one_begins_anew() {
         let path = scratch_file("torn");
-        let mut output = Output::new(open(Some(&path)).unwrap(), Arc::default());
+        let mut output = Output::new(to(&path).open().unwrap(), Arc::default());
         output.write(b"whole\nto");
         output.write(b"next\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "whole\nto\nnext\n");
@@ -240,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error() {
-        let error = Writer::start(&to(Path::new("/nowhere/access.log"))).unwrap_err();
+        let error = to(Path::new("/nowhere/access.log")).open().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }
