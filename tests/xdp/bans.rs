@@ -27,7 +27,7 @@ fn the_kernel_drops_a_banned_source_until_the_ban_ends() {
     let source = |text: &str| counts.source(text.parse().expect("an address"));
     let frame = syn_from_ipv4([192, 0, 2, 1]);
     let neighbour = syn_from_ipv6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9]);
-    let ban = Ban { until: unix_now() + 2, level: 3, reason: 7, hits: 0 };
+    let ban = Ban { until: unix_now() + 2, level: 3, reason: 7, hits: 0, in_kernel: true };
     program.ban(source("192.0.2.1"), ban).expect("a ban");
     program.ban(source("2001:db8::1"), ban).expect("a ban");
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use gateway::admission::unix_now;
 use gateway::xdp::{Error, detach, occupant};
+use serde_json::Value;
 
+use crate::bans::offend;
 use crate::netns::{INTERFACE, Net, client_v4};
 use crate::running::{settings_here, wait_until_clean};
 use crate::served::Served;
@@ -154,6 +156,11 @@ fn another_layout_of_the_maps_is_never_misread() {
     );
     let open = |last| connect(&net.clients, client_v4(last), AT_ONCE);
     assert!(open(2).is_some() && open(2).is_none());
+    // Who is banned has nothing to do with it.
+    for (network, lasts) in [("10.77.0.3", "10m"), ("10.77.0.128/25", "20m")] {
+        assert!(served.ask(&["ban", network, "--for", lasts]).0);
+    }
+    served.wait_until("the network is banned", || served.metric("gateway_bans_held") == 2);
     let layouts = || {
         let names = folder.0.read_dir().expect("the folder").map(|entry| entry.expect("a name"));
         names.filter(|entry| entry.path().is_dir()).count()
@@ -161,9 +168,72 @@ fn another_layout_of_the_maps_is_never_misread() {
     assert_eq!(layouts(), 1);
 
     let larger = "connection_burst = 1\nconnection_rate = \"1/m\"\ntable = \"1MiB\"";
-    let _served = served.kill().restart(&keeping(&folder, larger));
+    let served = served.kill().restart(&keeping(&folder, larger));
     assert_eq!(layouts(), 1, "the maps of before are gone");
     assert!(open(2).is_some() && open(2).is_none(), "it begins anew");
+    assert!(open(3).is_none() && open(4).is_some(), "whose ban goes on, and who has none");
+    let (log, said) = (served.log(), served.ask(&["bans"]).1);
+    assert!(log.contains("bans of 1 sources and 1 networks are taken over"), "{log}");
+    assert!(said.contains("10.77.0.3/32") && said.contains("10.77.0.128/25"), "{said}");
+
+    // The same source by another measure.
+    let wider = format!("{larger}\nipv4_prefix = 31\nipv6_prefix = 60");
+    let served = served.kill().restart(&keeping(&folder, &wider));
+    assert_eq!(layouts(), 1);
+    let said = served.ask(&["bans"]).1;
+    assert!(said.contains("10.77.0.2/31") && said.contains("10.77.0.128/25"), "{said}");
+    assert!(open(2).is_none() && open(3).is_none() && open(4).is_some(), "{said}");
+}
+
+#[test]
+fn bans_by_workers_and_how_many_there_were_outlive_the_gateway() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("levels");
+    let bans = "[bans]\nenforce = true\nthreshold = 2\ndurations = [\"3s\", \"1h\"]\n\
+                weights = { client_error = 1 }";
+    let config = keeping(&folder, bans).replace("\" }", "\", trusted_proxies = [\"10.77.0.4\"] }");
+    let served = Served::start(&net.gateway, &config);
+    let from = |client: &str| {
+        format!("GET /guessed HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\n\r\n")
+    };
+    let ask = |client: &str| {
+        let mut proxy = connect(&net.clients, client_v4(4), AT_ONCE).expect("the proxy");
+        offend(&mut proxy, &from(client))
+    };
+    let guess = |served: &Served<'_>, client: &str, ban: &str| {
+        while ask(client) != "HTTP/1.1 403 Forbidden" {}
+        let said = served.ask(&["bans"]).1;
+        assert!(said.contains(&format!("{client}/32")) && said.contains(ban), "{said}");
+    };
+    // Its first ban is over when its second begins.
+    guess(&served, "192.0.2.9", "no. 1");
+    served.wait_until("it is over", || served.ask(&["bans"]).1 == "nobody is banned\n");
+    let served = served.kill().restart(&config);
+    guess(&served, "192.0.2.9", "no. 2");
+    let before = served.ask(&["bans"]).1;
+    assert!(before.contains("workers"), "{before}");
+
+    let served = served.kill().restart(&config);
+    assert_eq!(ask("192.0.2.9"), "HTTP/1.1 403 Forbidden");
+    assert_eq!(ask("192.0.2.8"), "HTTP/1.1 404 Not Found");
+    let json = served.ask(&["bans", "--json"]).1;
+    let kept: Value = serde_json::from_str(&json).expect("JSON");
+    let ban = &kept[0];
+    assert_eq!((&ban["level"], &ban["direct"]), (&1.into(), &false.into()), "{kept}");
+    assert_eq!((&ban["kept_by"], &ban["reason"]), (&"workers".into(), &"client_error".into()));
+
+    // What was told can be read again, and is the same.
+    assert!(served.ask(&["unban", "192.0.2.9"]).0);
+    let file = served.path("bans.json");
+    fs::write(&file, json).expect("a file");
+    assert!(served.ask(&["bans", "--import", file.to_str().expect("a path")]).0);
+    let read: Value = serde_json::from_str(&served.ask(&["bans", "--json"]).1).expect("JSON");
+    for key in ["network", "until", "level", "direct", "kept_by", "reason"] {
+        assert_eq!(read[0][key], kept[0][key], "{key}");
+    }
+    assert_eq!(ask("192.0.2.9"), "HTTP/1.1 403 Forbidden");
 }
 
 #[test]
@@ -188,12 +258,12 @@ fn what_one_keeps_another_that_keeps_nothing_does_not_take() {
 
 /// Or the bans of an attack would leave no room for those of the next.
 #[test]
-fn bans_that_end_while_nobody_runs_are_not_kept() {
+fn bans_that_are_forgotten_while_nobody_runs_are_not_kept() {
     let Some(net) = net() else {
         return;
     };
     let folder = Folder::new("ended");
-    let config = keeping(&folder, "table = \"1MiB\"");
+    let config = keeping(&folder, "table = \"1MiB\"\n[bans]\nremember = \"1s\"");
     let kept = || {
         let mut setup = settings(1, true);
         setup.xdp.keep = Some(folder.0.clone());
@@ -202,7 +272,7 @@ fn bans_that_end_while_nobody_runs_are_not_kept() {
     let served = Served::start(&net.gateway, &config);
     assert!(served.ask(&["ban", "10.77.0.3", "--for", "1s"]).0);
     assert!(served.ask(&["ban", "10.77.0.4", "--for", "10m"]).0);
-    let (ended, ends) = (served.kill(), unix_now() + 1);
+    let (ended, ends) = (served.kill(), unix_now() + 2);
     assert_eq!(kept(), 2);
     while unix_now() <= ends {
         thread::sleep(Duration::from_millis(50));

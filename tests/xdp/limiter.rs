@@ -140,7 +140,7 @@ fn nanoseconds_per_packet() {
     }
     let counts = program.counts().expect("counts");
     let until = unix_now() + 3600;
-    let ban = Ban { until, level: 0, reason: 0, hits: 0 };
+    let ban = Ban { until, level: 0, reason: 0, hits: 0, in_kernel: true };
     let banned = syn_from_ipv4([203, 0, 113, 1]);
     let entry = |network| Entry::parse(network, Treatment::Deny, "here").expect("an entry");
     let denied = entry("198.51.100.0/24");

@@ -41,8 +41,15 @@ pub struct Ban {
     pub level: u32,
     /// What for.
     pub reason: String,
-    /// Whether the kernel keeps it. Who comes through a proxy cannot be told from others there.
+    /// Whether the kernel drops what comes from there. Who comes through a proxy cannot be told from others there.
     pub in_kernel: bool,
+}
+
+impl Ban {
+    /// Whether it holds, or has ended no longer ago than is remembered.
+    pub fn is_known(&self, remember: Duration, now: u64) -> bool {
+        self.until.saturating_add(remember.as_secs()) > now
+    }
 }
 
 /// There are [`BANS_MAX`] bans.
@@ -133,11 +140,15 @@ impl Bans {
         self.bans.remove(&network)
     }
 
-    /// Forgets what ended longer ago than is remembered; the bans that have ended and are still known.
-    pub fn ended(&mut self, remember: Duration, now: u64) -> Vec<Ban> {
-        let remember = remember.as_secs();
-        self.bans.retain(|_, ban| ban.until.saturating_add(remember) > now);
-        self.bans.values().filter(|ban| ban.until <= now).cloned().collect()
+    /// Forgets what ended longer ago than is remembered, and says what that was.
+    pub fn forget(&mut self, remember: Duration, now: u64) -> Vec<Ban> {
+        let forgotten = self.bans.extract_if(|_, ban| !ban.is_known(remember, now));
+        forgotten.map(|(_, ban)| ban).collect()
+    }
+
+    /// The bans that have ended and are still known.
+    pub fn ended(&self, now: u64) -> impl Iterator<Item = &Ban> {
+        self.bans.values().filter(move |ban| ban.until <= now)
     }
 
     /// Bans that hold, in the order of their networks.
@@ -209,8 +220,10 @@ mod tests {
         assert_eq!(offend(&mut bans, Offence::Malformed, 100, 59), None, "it is banned");
         assert_eq!(at(&mut bans, 60), (1, 600));
         assert_eq!(at(&mut bans, 700), (2, 600));
-        assert_eq!(bans.ended(settings().remember, 1300).len(), 1);
-        assert!(bans.ended(settings().remember, 1300 + 3600).is_empty());
+        assert!(bans.forget(settings().remember, 1300).is_empty());
+        assert_eq!(bans.ended(1300).count(), 1);
+        assert_eq!(bans.forget(settings().remember, 1300 + 3600).len(), 1);
+        assert_eq!(bans.ended(1300 + 3600).count(), 0);
         assert_eq!(at(&mut bans, 5000), (0, 60));
         assert_eq!(bans.held(5000).len(), 1);
         bans.remove(alice());

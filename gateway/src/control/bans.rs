@@ -24,6 +24,9 @@ const WIDE_MAX: usize = LIST_IMPLIED_MAX as usize / 2;
 /// What nobody says otherwise: how long a ban is remembered once it has ended.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 
+/// What a ban is for that no offence has led to, where nobody has said.
+pub(super) const BY_HAND: &str = "by hand";
+
 impl Keeper {
     /// Takes an offence down, and bans who has committed too many.
     pub fn offend(&self, report: &Report) {
@@ -53,17 +56,13 @@ impl Keeper {
         }
     }
 
-    /// Bans a network until a Unix time; whose ban has given way to it, if one had to.
+    /// Takes a ban by hand, or one of another gateway's; what is banned now, and whose ban has given way to it, if
+    /// one had to.
     ///
     /// # Errors
     /// When it is allowed, or there are too many.
-    pub fn ban(
-        &self,
-        network: IpNet,
-        until: u64,
-        reason: &str,
-    ) -> Result<(Ban, Option<IpNet>), String> {
-        let network = self.source_of(network);
+    pub fn ban(&self, ban: Ban) -> Result<(IpNet, Option<IpNet>), String> {
+        let network = self.source_of(ban.network);
         if let Some(entry) = locked(&self.current).allowed(network) {
             let (allowed, origin) = (entry.network, &entry.origin);
             return Err(format!("{network} is allowed: {allowed} ({origin})"));
@@ -73,10 +72,9 @@ impl Keeper {
         if self.is_wide(network) && wide() >= WIDE_MAX {
             return Err(format!("{WIDE_MAX} networks are banned already: put it on a deny list"));
         }
-        let reason = reason.to_owned();
-        let ban = Ban { network, until, level: 0, reason, in_kernel: true };
+        let ban = Ban { network, ..ban };
         let given_up = self.take_down(&mut bans, &ban).map_err(|full| full.to_string())?;
-        Ok((ban, given_up))
+        Ok((network, given_up))
     }
 
     /// Takes a ban down and keeps it. Whose ban has given way, if it still held; nobody's does unsaid.
@@ -116,36 +114,35 @@ impl Keeper {
             tracing::warn!("xdp: {error}");
             None
         });
-        let now = unix_now();
+        let (now, remember) = (unix_now(), self.remember());
         let mut bans = locked(&self.bans);
-        let (kept, ended): (Vec<_>, Vec<_>) =
-            kept.into_iter().flatten().partition(|(_, ban)| ban.until > now);
-        for (source, _) in ended {
-            // Nobody else would ever make room.
-            self.unban_in_kernel(source, address_of(source));
-        }
-        for (source, kept) in kept {
+        for (source, kept) in kept.into_iter().flatten() {
             let label = kept.reason.checked_sub(1).and_then(|at| Offence::LABELS.get(at as usize));
             let network = self.source_of(IpNet::from(address_of(source)));
-            let reason = label.map_or("by hand", |label| *label).to_owned();
-            let (until, level) = (kept.until, kept.level);
-            let ban = Ban { network, until, level, reason, in_kernel: true };
+            let reason = label.map_or(BY_HAND, |label| *label).to_owned();
+            let xdp::Ban { until, level, in_kernel, .. } = kept;
+            let ban = Ban { network, until, level, reason, in_kernel };
+            if !ban.is_known(remember, now) {
+                // Nobody else would ever make room.
+                self.unban_in_kernel(source, network.addr());
+                continue;
+            }
             // The kernel has had room for all of them.
             let _ = bans.insert(ban);
             self.counts().ban(source, until);
         }
         let networks = self.kernel().map(xdp::Xdp::kept_networks).unwrap_or_default();
         for (network, until) in networks {
-            let (network, until, reason) = (*network, *until, "by hand".to_owned());
+            let (network, until, reason) = (*network, *until, BY_HAND.to_owned());
             let ban = Ban { network, until, level: 0, reason, in_kernel: true };
             match bans.insert(ban) {
                 Ok(given_up) => self.give_up(given_up),
                 Err(full) => tracing::warn!("no longer banned: {network}: {full}"),
             }
         }
-        match bans.count(now) {
-            0 => {}
-            adopted => tracing::info!("xdp: {adopted} bans go on"),
+        let (held, ended) = (bans.count(now), bans.ended(now).count());
+        if held + ended > 0 {
+            tracing::info!("xdp: {held} bans go on, and {ended} that have ended are known");
         }
     }
 
@@ -177,15 +174,24 @@ impl Keeper {
         }
     }
 
-    /// Takes out of the tables what has ended. Nothing depends on it but that there is room.
+    /// Takes out of the tables what has ended, and out of the kernel what is to be forgotten. Nothing depends on
+    /// it but that there is room.
     pub fn sweep_bans(&self) {
-        let remember = locked(&self.banning).as_ref().map_or(REMEMBERED, |bans| bans.remember);
+        let (now, remember) = (unix_now(), self.remember());
         let mut bans = locked(&self.bans);
-        for ban in bans.ended(remember, unix_now()) {
+        for ban in bans.forget(remember, now) {
             if !self.is_wide(ban.network) {
                 self.forget(&ban);
             }
         }
+        for ban in bans.ended(now).filter(|ban| !self.is_wide(ban.network)) {
+            self.counts().ban(self.counts().source(ban.network.addr()), 0);
+        }
+    }
+
+    /// How long bans that have ended are known.
+    fn remember(&self) -> Duration {
+        locked(&self.banning).as_ref().map_or(REMEMBERED, |bans| bans.remember)
     }
 
     /// Entries of the list for the banned networks that are wider than a source.
@@ -228,12 +234,13 @@ impl Keeper {
         }
         let source = self.counts().source(ban.network.addr());
         self.counts().ban(source, ban.until);
-        let Some(kernel) = self.kernel().filter(|_| ban.in_kernel) else { return };
+        let Some(kernel) = self.kernel() else { return };
         let known = Offence::LABELS.iter().position(|label| **label == ban.reason);
         // 0 is by hand.
         let reason = known.map_or(0, |position| position as u32 + 1);
-        let in_kernel = xdp::Ban { until: ban.until, level: ban.level, reason, hits: 0 };
-        if let Err(error) = kernel.program().ban(source, in_kernel) {
+        let Ban { until, level, in_kernel, .. } = *ban;
+        let ban_there = xdp::Ban { until, level, reason, hits: 0, in_kernel };
+        if let Err(error) = kernel.program().ban(source, ban_there) {
             tracing::warn!("xdp: {}: {error}; workers keep the ban", ban.network);
         }
     }

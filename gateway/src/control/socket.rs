@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::Error;
 use super::admin::{ACCEPT_PAUSE, CONNECTIONS_MAX, answer};
+use super::bans::BY_HAND;
 use super::sources::Keeper;
 use super::traffic::Watch;
 use crate::admission::bans::Ban;
@@ -128,6 +129,7 @@ async fn bans(State(keeper): State<Arc<Keeper>>) -> impl IntoResponse {
             "seconds": until.saturating_sub(now),
             "level": level,
             "reason": reason,
+            "direct": in_kernel,
             "kept_by": if in_kernel && keeper.kernel().is_some() { "kernel" } else { "workers" },
             "drops": drops,
         })
@@ -135,7 +137,8 @@ async fn bans(State(keeper): State<Arc<Keeper>>) -> impl IntoResponse {
     as_json(&Value::Array(bans.collect()))
 }
 
-/// Bans what the array names; each with its end or for how many seconds.
+/// Bans what the array names; each with its end or for how many seconds, and with the rest of what [`bans`] tells,
+/// if it is there.
 async fn ban(State(keeper): State<Arc<Keeper>>, body: String) -> Response {
     each(&body, |element| {
         let network = network_in(element)?;
@@ -147,11 +150,14 @@ async fn ban(State(keeper): State<Arc<Keeper>>, body: String) -> Response {
             return Err("it has ended already".to_owned());
         }
         let until = until.min(now.saturating_add(BAN_SECONDS_MAX));
-        let reason = element.get("reason").and_then(Value::as_str).unwrap_or("by hand");
-        let (ban, given_up) = keeper.ban(network, until, reason)?;
-        tracing::info!("banned {} for {}s: {reason}", ban.network, until - now);
+        let reason = element.get("reason").and_then(Value::as_str).unwrap_or(BY_HAND);
+        let level = u32::try_from(number("level").unwrap_or(0)).unwrap_or(u32::MAX);
+        let in_kernel = element.get("direct").and_then(Value::as_bool).unwrap_or(true);
+        let ban = Ban { network, until, level, reason: reason.to_owned(), in_kernel };
+        let (network, given_up) = keeper.ban(ban)?;
+        tracing::info!("banned {network} for {}s: {reason}", until - now);
         let instead_of = given_up.map(|network| network.to_string());
-        let network = ban.network.to_string();
+        let network = network.to_string();
         Ok(json!({ "network": network, "until": until, "instead_of": instead_of }))
     })
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::Ebpf;
 use aya::maps::{self, Array, Map, MapData, MapError, PerCpuArray};
@@ -20,6 +20,10 @@ use rustix::time::{ClockId, clock_gettime};
 use super::list::List;
 use super::{Ban, Count, Offender};
 use crate::admission::{Class, Entry, Settings, Source, unix_now};
+
+/// Flag in [`abi::Ban::reason`]: only workers keep the ban, as others' packets come from where the source's do. For
+/// the kernel it has ended long ago, and when it does stands in place of `hits`.
+const BY_WORKERS: u32 = 1 << 31;
 
 /// The maps, taken out of the loaded object. Each is locked for as long as it is written.
 pub(super) struct Maps {
@@ -171,11 +175,20 @@ impl Maps {
     /// Bans a source, or changes its ban.
     pub fn ban(&self, source: Source, ban: Ban) -> Result<(), MapError> {
         let mut bans = locked(&self.bans);
-        let hits = bans.get(&source, 0).map_or(0, |known| known.hits);
-        let Ban { until, level, reason, .. } = ban;
-        let value = abi::Ban { until: monotonic_ns(until), hits, level, reason };
+        let Ban { until, level, reason, in_kernel, .. } = ban;
+        let until = monotonic_ns(until);
+        let value = match in_kernel {
+            true => {
+                let known = bans.get(&source, 0).ok().map(ban_of);
+                abi::Ban { until, hits: known.map_or(0, |known| known.hits), level, reason }
+            }
+            false => abi::Ban { until: 0, hits: until, level, reason: reason | BY_WORKERS },
+        };
         bans.insert(source, value, 0)?;
-        locked(&self.switches).set(|value| set_flag(value, abi::HAS_BANS, true))
+        match in_kernel {
+            true => locked(&self.switches).set(|value| set_flag(value, abi::HAS_BANS, true)),
+            false => Ok(()),
+        }
     }
 
     /// Ends a ban, if there is one.
@@ -191,11 +204,7 @@ impl Maps {
     /// Every ban, those that have ended included.
     pub fn bans(&self) -> Result<Vec<(Source, Ban)>, MapError> {
         let bans = locked(&self.bans);
-        let all = bans.iter().map(|ban| {
-            let (source, abi::Ban { until, hits, level, reason }) = ban?;
-            Ok((source, Ban { until: unix_of_monotonic(until), hits, level, reason }))
-        });
-        all.collect()
+        bans.iter().map(|ban| ban.map(|(source, ban)| (source, ban_of(ban)))).collect()
     }
 
     /// Packets by verdict, of the interface at this place.
@@ -273,21 +282,32 @@ fn monotonic_now() -> u64 {
     (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
-/// A Unix time by the kernel's clock; one that has passed is 0.
+/// A Unix time by the kernel's clock; one before the machine began is 0.
 fn monotonic_ns(unix: u64) -> u64 {
-    match unix.checked_sub(unix_now()) {
-        Some(seconds @ 1..) => {
-            monotonic_now().saturating_add(seconds.saturating_mul(1_000_000_000))
-        }
-        _ => 0,
+    let (now, unix_now) = (monotonic_now(), unix_now());
+    let ns = |seconds: u64| seconds.saturating_mul(1_000_000_000);
+    match unix.checked_sub(unix_now) {
+        Some(left) => now.saturating_add(ns(left)),
+        None => now.saturating_sub(ns(unix_now - unix)),
     }
 }
 
-/// The reverse, to the second.
-fn unix_of_monotonic(ns: u64) -> u64 {
-    let left = ns.saturating_sub(monotonic_now());
-    // Rounded, as some of the second has passed since it was written.
-    unix_now().saturating_add(left.saturating_add(500_000_000) / 1_000_000_000)
+/// The reverse: the second it is in, as less than one had passed when it was written.
+pub(super) fn unix_of_monotonic(ns: u64) -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    // Between two clocks that are read one after the other some time passes, too.
+    let from_now = i128::from(ns) - i128::from(monotonic_now()) + 1_000_000;
+    let unix = u128::try_from(unix as i128 + from_now).unwrap_or(0) / 1_000_000_000;
+    u64::try_from(unix).unwrap_or(u64::MAX)
+}
+
+/// A ban as [`Maps::ban`] has written it.
+pub(super) fn ban_of(ban: abi::Ban) -> Ban {
+    let abi::Ban { until, hits, level, reason } = ban;
+    let in_kernel = reason & BY_WORKERS == 0;
+    let (until, hits) = if in_kernel { (until, hits) } else { (hits, 0) };
+    let (until, reason) = (unix_of_monotonic(until), reason & !BY_WORKERS);
+    Ban { until, hits, level, reason, in_kernel }
 }
 
 #[cfg(test)]
@@ -297,7 +317,11 @@ mod tests {
     #[test]
     fn times_survive_the_kernels_clock() {
         let until = unix_now() + 600;
-        assert!(unix_of_monotonic(monotonic_ns(until)).abs_diff(until) <= 1);
-        assert_eq!(monotonic_ns(unix_now() - 1), 0);
+        let ended = unix_now() - 1;
+        for time in [until, ended] {
+            assert_eq!(unix_of_monotonic(monotonic_ns(time)), time);
+        }
+        assert!(monotonic_ns(ended) < monotonic_now());
+        assert_eq!(monotonic_ns(0), 0);
     }
 }

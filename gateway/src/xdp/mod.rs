@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod features;
 mod hook;
+mod inherited;
 mod list;
 mod log;
 mod maps;
@@ -129,8 +130,9 @@ impl Xdp {
     ) -> Result<Self, Error> {
         let mut program = Program::load(settings, sources, ports, connections)?;
         let now = admission::unix_now();
-        let kept: Vec<_> =
-            program.banned_networks()?.into_iter().filter(|(_, until)| *until > now).collect();
+        let mut kept = program.banned_networks()?;
+        kept.extend(program.inherit(sources));
+        kept.retain(|(_, until)| *until > now);
         let banned = kept.iter().map(|(network, until)| Entry {
             network: *network,
             treatment: Treatment::Ban,

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData};
 use gateway_ebpf::abi;
+use ipnet::IpNet;
 use rustix::fs::{FlockOperation, flock, statfs};
 
-use super::{Error, hook};
+use super::{Ban, Error, hook, inherited};
 
 /// The maps that are pinned: what is known of sources. What belongs to one process is not among them:
 /// its ports and classes, its counters, and the connections it has open.
@@ -72,6 +73,25 @@ impl Pins {
         let map = Map::from_map_data(MapData::from_pin(self.map(abi::SETTINGS)).ok()?).ok()?;
         let map = Array::<_, abi::Settings>::try_from(map).ok()?;
         Some(map.get(&0, 0).ok()?.hash_key).filter(|key| *key != [0, 0])
+    }
+
+    /// Who is banned by maps of other layouts, for as long as those are there.
+    pub fn inherited(&self) -> Vec<(IpNet, Ban)> {
+        let others = names(&self.root)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|name| name.starts_with(MAPS_PREFIX) && self.root.join(name) != self.maps);
+        let bans = others.flat_map(|name| {
+            let mut numbers = name.rsplit('-').map(|number| number.parse().ok());
+            let (v6, v4) = (numbers.next().flatten(), numbers.next().flatten());
+            let bans = v4.zip(v6).map(|prefixes| inherited::bans(&self.root.join(&name), prefixes));
+            bans.transpose().map(Option::unwrap_or_default).unwrap_or_else(|error| {
+                let folder = self.root.display();
+                tracing::warn!("xdp: bans of another gateway end, as it kept them otherwise ({folder}/{name}: {error})");
+                Vec::new()
+            })
+        });
+        bans.collect()
     }
 
     /// Leaves other interfaces than these, which are no longer configured, and removes maps of other layouts,

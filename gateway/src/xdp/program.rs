@@ -1,6 +1,7 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs, io};
@@ -10,6 +11,8 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{self, ProgramError, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use gateway_ebpf::abi::{self, Constants};
+use gateway_ebpf::hash;
+use gateway_ebpf::packet::Address;
 use gateway_ebpf::verdict::Verdict;
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -53,10 +56,13 @@ pub struct Ban {
     pub until: u64,
     /// How many bans of the source came before it.
     pub level: u32,
-    /// What for; the kernel does not look at it.
+    /// What for; the kernel does not look at it. Less than 2^31.
     pub reason: u32,
     /// Connections it has cost so far; what is written here is not changed.
     pub hits: u64,
+    /// Whether the kernel drops the source's packets; otherwise it only keeps what is known of the ban for
+    /// the next gateway.
+    pub in_kernel: bool,
 }
 
 /// The program, loaded. What it is attached to it leaves when it is dropped, and also when the
@@ -202,6 +208,36 @@ impl Program {
     /// When the kernel does not let the list be read.
     pub fn banned_networks(&self) -> Result<Vec<(IpNet, u64)>, Error> {
         self.maps.banned_networks().map_err(|error| Error::io("read the list", error))
+    }
+
+    /// Takes over who is banned by kept maps of another layout, which go once this program is attached: sources
+    /// as `sources` have them; the networks that are wider than that are returned, each with the Unix time at
+    /// which its ban ends.
+    pub(super) fn inherit(&self, sources: &admission::Settings) -> Vec<(IpNet, u64)> {
+        let Some(pins) = &self.pins else { return Vec::new() };
+        let (mut networks, mut taken) = (Vec::new(), 0);
+        for (network, ban) in pins.inherited() {
+            let address = network.addr();
+            let (length, octets) = match address {
+                IpAddr::V4(address) => (sources.ipv4_prefix, Address::V4(address.octets())),
+                IpAddr::V6(address) => (sources.ipv6_prefix, Address::V6(address.octets())),
+            };
+            if network.prefix_len() < length {
+                networks.push((network, ban.until));
+                continue;
+            }
+            match self.ban(hash::source(octets, &self.constants), ban) {
+                Ok(()) => taken += 1,
+                Err(error) => tracing::warn!("xdp: no longer banned: {network}: {error}"),
+            }
+        }
+        if taken + networks.len() > 0 {
+            let networks = networks.len();
+            tracing::info!(
+                "xdp: the maps are made anew: bans of {taken} sources and {networks} networks are taken over"
+            );
+        }
+        networks
     }
 
     /// The tables that workers count in and the program reads.

@@ -80,7 +80,7 @@ fn one_packet(own: &Programs, rounds: usize) -> String {
     let (few, many, most) = (deny(9), deny(9_999), deny(99_999));
     let banned = load(&[], 0, 10_000);
     let counts = banned.counts().expect("counts");
-    let ban = Ban { until: unix_now() + 3_600, level: 0, reason: 0, hits: 0 };
+    let ban = Ban { until: unix_now() + 3_600, level: 0, reason: 0, hits: 0, in_kernel: true };
     banned.ban(counts.source([192, 0, 2, 1].into()), ban).expect("a ban");
     let filter = Filter::load();
     let (ours, acks, udp) = (syn([192, 0, 2, 1]), segment(PORT, ACK), datagram());
@@ -149,7 +149,7 @@ fn load(denied: &[&str], networks: u32, bans: u32) -> Program {
     let program = Program::load(&settings, &sources, &[(PORT, 0)], 65_536).expect("load");
     program.set_list(&live(&sources.list, unix_now())).expect("the list");
     let counts = program.counts().expect("counts");
-    let ban = Ban { until: unix_now() + 3_600, level: 0, reason: 0, hits: 0 };
+    let ban = Ban { until: unix_now() + 3_600, level: 0, reason: 0, hits: 0, in_kernel: true };
     for number in 0..bans {
         let [a, b, c, d] = number.to_be_bytes();
         program.ban(counts.source([90 + a, b, c, d].into()), ban).expect("a ban");
