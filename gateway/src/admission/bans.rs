@@ -2,15 +2,15 @@
 //! what it says.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, mem};
 
 use gateway_ebpf::abi::BANS_MAX;
 use ipnet::IpNet;
 
 use crate::telemetry::metrics::Offence;
 
-/// Offenders remembered at once; while there are more, new ones go unnoticed.
+/// Offenders remembered at once; where there are more, half of them give way: those whose last offence is longest ago.
 const OFFENDERS_MAX: usize = 1 << 16;
 
 /// The table `[bans]`.
@@ -67,6 +67,8 @@ impl fmt::Display for Full {
 pub struct Bans {
     bans: HashMap<IpNet, Ban>,
     offenders: HashMap<IpNet, Offender>,
+    /// Those that were in the place of `offenders` before, and have done nothing since.
+    earlier: HashMap<IpNet, Offender>,
 }
 
 #[derive(Debug)]
@@ -93,13 +95,11 @@ impl Bans {
         }
         let window = settings.window.as_secs();
         let fresh = |offender: &Offender| now.saturating_sub(offender.since) < window;
-        if self.offenders.len() >= OFFENDERS_MAX && !self.offenders.contains_key(&source) {
-            self.offenders.retain(|_, offender| fresh(offender));
-            if self.offenders.len() >= OFFENDERS_MAX {
-                return None;
-            }
+        if self.offenders.len() >= OFFENDERS_MAX / 2 && !self.offenders.contains_key(&source) {
+            self.earlier = mem::take(&mut self.offenders);
         }
-        let offender = self.offenders.entry(source).or_insert(Offender { points: 0, since: now });
+        let known = self.earlier.remove(&source).unwrap_or(Offender { points: 0, since: now });
+        let offender = self.offenders.entry(source).or_insert(known);
         if !fresh(offender) {
             *offender = Offender { points: 0, since: now };
         }
@@ -137,6 +137,7 @@ impl Bans {
     /// Ends a ban and forgets it.
     pub fn remove(&mut self, network: IpNet) -> Option<Ban> {
         self.offenders.remove(&network);
+        self.earlier.remove(&network);
         self.bans.remove(&network)
     }
 
@@ -170,6 +171,8 @@ impl Bans {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn settings() -> Settings {
@@ -209,6 +212,20 @@ mod tests {
     }
 
     #[test]
+    fn whoever_comes_new_is_noticed_however_many_offenders_there_are() {
+        let mut bans = Bans::default();
+        let once = |bans: &mut Bans, number: usize| {
+            let source = IpNet::from(IpAddr::from((number as u32).to_be_bytes()));
+            assert_eq!(bans.offend(&settings(), source, Offence::Malformed, true, 1000), None);
+        };
+        (0..3 * OFFENDERS_MAX).for_each(|number| once(&mut bans, number));
+        assert!(bans.offenders.len() + bans.earlier.len() <= OFFENDERS_MAX);
+        assert_eq!(offend(&mut bans, Offence::SlowHead, 1, 1000), None);
+        (0..OFFENDERS_MAX / 2).for_each(|number| once(&mut bans, number));
+        assert!(offend(&mut bans, Offence::SlowHead, 1, 1000).is_some());
+    }
+
+    #[test]
     fn each_ban_is_longer_until_it_is_forgotten() {
         let mut bans = Bans::default();
         let at = |bans: &mut Bans, now| {
@@ -234,7 +251,7 @@ mod tests {
     fn the_ban_that_ends_first_gives_way_when_there_are_too_many() {
         let mut bans = Bans::default();
         let ban = |number: u32| Ban {
-            network: IpNet::from(std::net::IpAddr::from(number.to_be_bytes())),
+            network: IpNet::from(IpAddr::from(number.to_be_bytes())),
             until: 1000 + u64::from(number),
             level: 0,
             reason: "a test".to_owned(),
