@@ -13,6 +13,7 @@
 mod harness;
 
 mod answers;
+mod bans;
 mod bodies;
 mod clients;
 mod combined;

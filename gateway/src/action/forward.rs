@@ -143,7 +143,8 @@ impl Forward<'_> {
                 Ok(Ended { tunnel: Some(writer), .. }) => {
                     let sent_ahead = request.bytes.get(request.head.len..).unwrap_or_default();
                     context.consumed.set(request.bytes.len());
-                    let client = tunnel::Client { reader, writer, sent_ahead };
+                    let address = request.source.ip();
+                    let client = tunnel::Client { reader, writer, sent_ahead, address };
                     // Boxed, as few exchanges become one.
                     Box::pin(tunnel(resources, client, &mut lease.stream, context)).await?;
                     return Ok(false);

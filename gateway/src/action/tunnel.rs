@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(super) struct Client<'a, 'w> {
     pub writer: ResponseWriter<'w>,
     /// What it sent behind its request, which may only now be taken for the tunnel's.
     pub sent_ahead: &'a [u8],
+    /// Who it is, which may be another than who has sent the bytes.
+    pub address: IpAddr,
 }
 
 /// Carries bytes until both sides have closed.
@@ -33,8 +36,9 @@ pub(super) async fn tunnel(
     origin: &mut Stream,
     context: &Context,
 ) -> Result<(), Error> {
-    let Client { reader, mut writer, sent_ahead } = client;
+    let Client { reader, mut writer, sent_ahead, address } = client;
     let _open = Open::new(&resources.metrics);
+    reader.timer().belongs_to(address);
     spare(reader, writer.writer());
     origin.spare();
     let mut ahead = resources.buffers.body();
@@ -137,6 +141,7 @@ impl Direction<'_> {
                     buffers.give_body(buffer);
                     self.other.arm(Deadline::after(self.silence.get()));
                 }
+                Err(_) if self.reader.timer().is_doomed() => return Err(self.broken),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     metrics.deadline(metrics::Deadline::Tunnel);
                     return Err(Error::TunnelSilent);

@@ -18,6 +18,8 @@ const OFFENDERS_MAX: usize = 1 << 16;
 pub struct Settings {
     /// Ban; otherwise only say who would be.
     pub enforce: bool,
+    /// End what a banned source has open before it asks again.
+    pub close: bool,
     /// Points that make a ban, at least 1.
     pub threshold: u32,
     /// How long points count, from the first of them on.
@@ -181,6 +183,7 @@ mod tests {
         weights[Offence::SlowRead as usize] = 0;
         Settings {
             enforce: true,
+            close: true,
             threshold: 10,
             window: Duration::from_secs(60),
             durations: vec![Duration::from_secs(60), Duration::from_secs(600)],

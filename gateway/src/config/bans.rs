@@ -40,6 +40,7 @@ fn bans(table: &mut Section<'_>) -> Settings {
     }
     Settings {
         enforce: table.value("enforce", false, boolean),
+        close: table.value("close", true, boolean),
         threshold: table.value("threshold", 20, integer(POINTS)),
         window: table.value("window", minutes(1), duration(WINDOW)),
         durations,

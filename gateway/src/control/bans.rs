@@ -234,6 +234,9 @@ impl Keeper {
         }
         let source = self.counts().source(ban.network.addr());
         self.counts().ban(source, ban.until);
+        if !self.banned.swap(true, Relaxed) {
+            let _ = self.events.send(Event::Banned);
+        }
         let Some(kernel) = self.kernel() else { return };
         let known = Offence::LABELS.iter().position(|label| **label == ban.reason);
         // 0 is by hand.

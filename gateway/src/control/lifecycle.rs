@@ -86,6 +86,7 @@ impl Lifecycle {
             | Event::Resolved { .. }
             | Event::ListEnded
             | Event::ListChanged
+            | Event::Banned
             | Event::Look { .. }
             | Event::Found(_) => Step::Wait,
             Event::DrainTimeout => Step::Cut,

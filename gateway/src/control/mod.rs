@@ -80,6 +80,8 @@ enum Event {
     ListEnded,
     /// Networks were banned, or are no longer.
     ListChanged,
+    /// Sources were banned.
+    Banned,
     /// Somebody looks at what sources do.
     Look {
         goes_on: bool,

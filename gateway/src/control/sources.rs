@@ -44,6 +44,8 @@ pub(super) struct Keeper {
     interfaces_lost: Mutex<HashSet<String>>,
     /// Whether the loop has been told that the list must be made anew.
     pub(super) list_changed: AtomicBool,
+    /// Whether it has been told that somebody is banned.
+    pub(super) banned: AtomicBool,
     pub(super) events: UnboundedSender<Event>,
 }
 
@@ -97,6 +99,7 @@ impl Keeper {
             bans_given_up: AtomicU64::new(0),
             interfaces_lost: Mutex::default(),
             list_changed: AtomicBool::new(false),
+            banned: AtomicBool::new(false),
             events,
             counts,
         })

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -103,6 +104,10 @@ impl Gateway {
                     }
                 }
                 Event::ListChanged => self.renew_list(),
+                Event::Banned => {
+                    self.keeper.banned.store(false, Relaxed);
+                    self.workers.iter().for_each(Handle::end_banned);
+                }
                 Event::Look { goes_on, answers } => self.look_at_sources(goes_on, &answers),
                 event => match lifecycle.on(event) {
                     Step::Wait => {}

@@ -71,11 +71,14 @@ pub fn run(
 /// Serves a connection until it ends.
 async fn serve_until_it_ends(current: &Current, connection: &mut Connection) {
     let shared = current.get();
+    connection.stream.reader.timer().belongs_to(connection.peer.source.ip());
     if shared.has_prologue(connection.listener) {
         // Boxed, like whatever a connection needs but for a moment.
         if let Err(error) = Box::pin(connection.begin(&shared)).await {
             return Box::pin(connection.turn_away(&shared, error)).await;
         }
+        // Whom a PROXY header names.
+        connection.stream.reader.timer().belongs_to(connection.peer.source.ip());
     }
     connection.read_ahead(&shared.resources);
     drop(shared);

@@ -42,6 +42,8 @@ pub struct Shared {
     pub listeners: Vec<Option<Listener>>,
     /// Who may connect.
     pub sources: Arc<Sources>,
+    /// Whether what banned sources have open ends before they ask again.
+    pub ends_banned: bool,
     /// What is told of each source while somebody looks.
     pub traffic: Rc<Traffic>,
     /// TLS handshakes this worker may have going on.
@@ -78,6 +80,13 @@ impl Shared {
     /// The listener with this number.
     pub fn listener(&self, number: usize) -> Option<&Listener> {
         self.listeners.get(number)?.as_ref()
+    }
+
+    /// Ends what banned sources have open, if that is wanted; answers on their way are waited for.
+    pub fn end_banned(&self) {
+        if self.ends_banned {
+            self.resources.deadlines.end_those_of(|owner| self.sources.is_banned(owner));
+        }
     }
 
     /// Whether a connection that comes in by this listener has more to it than requests.

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -117,6 +118,10 @@ struct Slot {
     direction: Direction,
     state: State,
     spared: bool,
+    /// Whose connection it is, where it may be ended on its account.
+    owner: Option<IpAddr>,
+    /// Its owner has no claim to it any more: it ends as soon as nobody waits for an answer on it.
+    doomed: bool,
 }
 
 impl Slot {
@@ -281,6 +286,22 @@ impl Deadlines {
         self.warm.borrow().handle()
     }
 
+    /// Ends what belongs to whom `is_unwanted` says so of: idle waits and what is spared, which is tunnels, at once,
+    /// others when they next are one of these.
+    pub fn end_those_of(&self, is_unwanted: impl Fn(IpAddr) -> bool) {
+        for slot in &mut self.slots.borrow_mut().all {
+            let is_open = !matches!(slot.state, State::Free | State::Expired);
+            if is_open && slot.owner.is_some_and(&is_unwanted) {
+                slot.doomed = true;
+                match (slot.spared, slot.state) {
+                    (true, _) => slot.shut_down(Shutdown::Both),
+                    (false, State::Idle) => slot.shut_down(Shutdown::Read),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn wake_by(&self, at: Deadline) {
         if at < self.next.get() {
             self.next.set(at);
@@ -309,7 +330,7 @@ impl Timer {
         let slot = {
             let mut slots = deadlines.slots.borrow_mut();
             let (at, state) = (Deadline::NEVER, State::Armed);
-            let new = Slot { at, fd, direction, state, spared: false };
+            let new = Slot { at, fd, direction, state, spared: false, owner: None, doomed: false };
             let index = slots.free.pop().unwrap_or(slots.all.len());
             match slots.all.get_mut(index) {
                 Some(slot) => *slot = new,
@@ -362,7 +383,24 @@ impl Timer {
         let mut slots = self.deadlines.slots.borrow_mut();
         if let Some(slot) = slots.all.get_mut(self.slot) {
             slot.spared = true;
+            if slot.doomed {
+                slot.shut_down(Shutdown::Both);
+            }
         }
+    }
+
+    /// Says whose connection it is, for [`Deadlines::end_those_of`].
+    pub fn belongs_to(&self, owner: IpAddr) {
+        let mut slots = self.deadlines.slots.borrow_mut();
+        if let Some(slot) = slots.all.get_mut(self.slot) {
+            slot.owner = Some(owner);
+        }
+    }
+
+    /// Whether [`Deadlines::end_those_of`] has ended it, or is about to.
+    pub fn is_doomed(&self) -> bool {
+        let slots = self.deadlines.slots.borrow();
+        slots.all.get(self.slot).is_some_and(|slot| slot.doomed)
     }
 
     /// A way to set this deadline while the socket is borrowed by an operation.
@@ -420,10 +458,13 @@ impl Drop for Watch {
 }
 
 impl Deadlines {
-    fn set(&self, slot: usize, at: Deadline, state: State) {
+    fn set(&self, slot: usize, mut at: Deadline, state: State) {
         if let Some(slot) = self.slots.borrow_mut().all.get_mut(slot)
             && matches!(slot.state, State::Armed | State::Idle | State::Watching(_))
         {
+            if slot.doomed && state == State::Idle {
+                at = Deadline::PASSED;
+            }
             slot.at = at;
             slot.state = state;
         }

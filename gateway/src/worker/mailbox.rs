@@ -49,6 +49,7 @@ pub struct Report {
 pub struct Handle {
     drain: UnixStream,
     cut: UnixStream,
+    banned: UnixStream,
     reload: UnixStream,
     next: Arc<Mutex<Option<Next>>>,
     look: UnixStream,
@@ -79,6 +80,8 @@ pub struct Inbox {
     pub drain: UnixStream,
     /// Has something to read once it is to end all but tunnels.
     pub cut: UnixStream,
+    /// Has something to read whenever somebody has been banned.
+    pub banned: UnixStream,
     /// Has something to read whenever there is another configuration.
     pub reload: UnixStream,
     /// The newest of those, until it is taken.
@@ -97,9 +100,10 @@ impl Handle {
     pub fn new() -> io::Result<(Self, Inbox)> {
         let (drain, drained) = UnixStream::pair()?;
         let (cut, was_cut) = UnixStream::pair()?;
+        let (banned, was_banned) = UnixStream::pair()?;
         let (reload, reloaded) = UnixStream::pair()?;
         let (look, looked) = UnixStream::pair()?;
-        for end in [&drain, &cut, &reload, &look] {
+        for end in [&drain, &cut, &banned, &reload, &look] {
             end.set_nonblocking(true)?;
         }
         let next = Arc::<Mutex<Option<Next>>>::default();
@@ -107,12 +111,13 @@ impl Handle {
         let inbox = Inbox {
             drain: drained,
             cut: was_cut,
+            banned: was_banned,
             reload: reloaded,
             next: Arc::clone(&next),
             look: looked,
             asked: Arc::clone(&asked),
         };
-        Ok((Self { drain, cut, reload, next, look, asked }, inbox))
+        Ok((Self { drain, cut, banned, reload, next, look, asked }, inbox))
     }
 
     /// Stop accepting, let requests in flight end, close idle connections, then end the thread.
@@ -137,6 +142,11 @@ impl Handle {
     pub fn look(&self, look: Look) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);
         let _ = (&self.look).write(&[0]);
+    }
+
+    /// End what banned sources have open.
+    pub fn end_banned(&self) {
+        let _ = (&self.banned).write(&[0]);
     }
 
     /// End every connection that is not a tunnel.

@@ -35,6 +35,9 @@ use crate::upstream::{self, Address, Upstream};
 use accept::Door;
 use mailbox::{Event, Handle, Inbox, Look, Next, Report};
 
+/// Between two looks through all connections for those of banned sources.
+const BANNED_PAUSE: Duration = Duration::from_millis(200);
+
 /// What control hands to a worker when it starts.
 pub struct Spec {
     /// Position among the workers, from 0.
@@ -132,12 +135,14 @@ fn pin_to(core: usize) -> io::Result<()> {
 async fn serve(mut spec: Spec, inbox: Inbox) -> io::Result<()> {
     let (drain, cut) = (Bell::new(inbox.drain)?, Bell::new(inbox.cut)?);
     let (reload, look) = (Bell::new(inbox.reload)?, Bell::new(inbox.look)?);
+    let banned = Bell::new(inbox.banned)?;
     let deadlines = Deadlines::new();
     let draining = Rc::new(Cell::new(false));
     let lasting = Lasting::new(&spec, &deadlines, &draining);
     let current = Rc::new(Current::new(lasting.shared(&spec.generation, None)?));
     rt::spawn(Rc::clone(&deadlines).run(), || {});
     rt::spawn(tell(Rc::clone(&lasting.traffic), look, inbox.asked), || {});
+    rt::spawn(end_banned(Rc::clone(&current), banned), || {});
     let door = Rc::new(Door::new(Rc::clone(&current), spec.connections_max));
     for entrance in mem::take(&mut spec.entrances) {
         door.open(entrance)?;
@@ -184,7 +189,11 @@ async fn follow(
             }
         } else {
             match lasting.shared(&generation, Some(&shared)) {
-                Ok(shared) => current.set(shared),
+                Ok(shared) => {
+                    // Networks are banned by another list.
+                    shared.end_banned();
+                    current.set(shared);
+                }
                 Err(error) => {
                     tracing::error!(%error, "cannot serve by the new configuration");
                     continue;
@@ -203,6 +212,14 @@ async fn follow(
         }
         door.close_others(&generation.listeners);
         serving = generation;
+    }
+}
+
+/// Ends what sources have open that are banned, as long as the worker lives. However many are, it looks only so often.
+async fn end_banned(current: Rc<Current>, bell: Bell) {
+    while bell.rung().await {
+        current.get().end_banned();
+        rt::sleep(BANNED_PAUSE).await;
     }
 }
 
@@ -304,6 +321,7 @@ impl Lasting {
         Ok(Rc::new(Shared {
             listeners,
             sources: Arc::clone(sources),
+            ends_banned: config.bans.as_ref().is_none_or(|bans| bans.close),
             traffic: Rc::clone(&self.traffic),
             handshakes_max: (config.limits.handshakes / self.workers).max(1),
             announces: config.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some()),
