@@ -16,6 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of an answer: more than there may be bans.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// Networks shown to people, those with the most hits.
+const HITS_SHOWN: usize = 20;
+
 /// Bans networks for so long.
 ///
 /// # Errors
@@ -129,12 +132,26 @@ pub fn xdp_status(socket: &Path, as_json: bool) -> Result<String, String> {
     }
     let (networks, bans) = (number(&status, "networks"), number(&status, "bans"));
     let _ = writeln!(text, "{networks} networks on lists, {bans} bans");
+    let by_workers = number(&status, "bans_by_workers");
+    if by_workers > 0 {
+        let _ = writeln!(
+            text,
+            "{by_workers} of the bans are of clients of proxies and balancers: not dropped here, as others' packets \
+             come from there, too, but answered with 403"
+        );
+    }
     let hits = list("hits");
     if !hits.is_empty() {
-        let _ = writeln!(text, "{:<43}{:>14}", "most hit", "packets");
+        let _ = writeln!(text, "{:<43}{:>14}  by", "most hit", "packets");
     }
-    for entry in hits {
-        let _ = writeln!(text, "{:<43}{:>14}", word(&entry, "network"), number(&entry, "packets"));
+    for entry in hits.iter().take(HITS_SHOWN) {
+        let (network, packets) = (word(entry, "network"), number(entry, "packets"));
+        let (origin, comment) = (word(entry, "origin"), word(entry, "comment"));
+        let comment = if comment.is_empty() { comment } else { format!(" # {comment}") };
+        let _ = writeln!(text, "{network:<43}{packets:>14}  {origin}{comment}");
+    }
+    if hits.len() > HITS_SHOWN {
+        let _ = writeln!(text, "and {} more: --json", hits.len() - HITS_SHOWN);
     }
     Ok(text)
 }

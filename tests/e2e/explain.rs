@@ -295,7 +295,7 @@ fn what_becomes_of_a_connection() {
     ask(
         "198.51.100.1",
         "source 198.51.100.1: 50/s new connections after 200; 1000 open at once of class \"offices\" by \
-         198.51.100.0/24 (xdp.networks)",
+         198.51.100.0/24 (xdp.classes.offices.networks)",
         false,
     );
 }

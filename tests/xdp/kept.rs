@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gateway::admission::unix_now;
 use gateway::xdp::{Error, detach, occupant};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bans::offend;
 use crate::netns::{INTERFACE, Net, client_v4};
@@ -224,6 +224,9 @@ fn bans_by_workers_and_how_many_there_were_outlive_the_gateway() {
     assert_eq!((&ban["level"], &ban["direct"]), (&1.into(), &false.into()), "{kept}");
     assert_eq!((&ban["kept_by"], &ban["reason"]), (&"workers".into(), &"client_error".into()));
 
+    let status = served.ask(&["xdp", "status"]).1;
+    assert!(status.contains("1 bans\n1 of the bans are of clients of proxies"), "{status}");
+
     // What was told can be read again, and is the same.
     assert!(served.ask(&["unban", "192.0.2.9"]).0);
     let file = served.path("bans.json");
@@ -286,11 +289,52 @@ fn status_tells_where_it_runs_and_what_it_decided() {
     let Some(net) = net() else {
         return;
     };
-    let served = Served::start(&net.gateway, &config(INTERFACE, "allow = [\"10.77.0.2\"]"));
+    let config = config(
+        INTERFACE,
+        "allow = [\"10.77.0.2 # the office\"]\ndeny = [\"file:FOLDER/deny.txt\"]\n\
+         [xdp.classes.more]\nnetworks = [\"10.77.0.4\"]",
+    );
+    let deny = std::env::temp_dir().join(format!("deny-{}.txt", std::process::id()));
+    fs::write(&deny, "192.0.2.0/24 # never seen\n10.77.0.3 # they only scan\n").expect("a file");
+    let deny = deny.to_str().expect("a path");
+    let served = Served::start(&net.gateway, &config.replace("FOLDER/deny.txt", deny));
+    fs::remove_file(deny).expect("the file");
     assert!(connect(&net.clients, client_v4(2), AT_ONCE).is_some());
     let said = served.ask(&["xdp", "status"]).1;
     for line in ["gw0: native mode", "pass      allowed                            1"] {
         assert!(said.contains(line), "{said}");
     }
-    assert!(said.contains("10.77.0.2/32"), "{said}");
+    assert!(said.contains("1  xdp.allow # the office"), "{said}");
+
+    // It is only observed.
+    for last in [3, 3, 4] {
+        assert!(connect(&net.clients, client_v4(last), AT_ONCE).is_some());
+    }
+    let status: Value =
+        serde_json::from_str(&served.ask(&["xdp", "status", "--json"]).1).expect("JSON");
+    let entry = |network: &str, packets: u64, list: &str, origin: String, comment: &str| {
+        json!({
+            "network": network,
+            "packets": packets,
+            "list": list,
+            "origin": origin,
+            "comment": comment,
+        })
+    };
+    let class = "xdp.classes.more.networks".to_owned();
+    assert_eq!(
+        status["hits"],
+        json!([
+            entry("10.77.0.3/32", 2, "deny", format!("{deny}:2"), "they only scan"),
+            entry("10.77.0.2/32", 1, "allow", "xdp.allow".to_owned(), "the office"),
+            entry("10.77.0.4/32", 1, "classes.more", class, ""),
+        ])
+    );
+    let metric = |list: &str, origin: &str| {
+        let labels = format!("list=\"{list}\",origin=\"{origin}\"");
+        served.metric(&format!("gateway_xdp_list_hits{{{labels}}}"))
+    };
+    assert_eq!(metric("deny", deny), 2);
+    assert_eq!(metric("allow", "xdp.allow"), 1);
+    assert_eq!(metric("classes.more", "xdp.classes.more.networks"), 1);
 }

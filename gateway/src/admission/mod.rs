@@ -153,6 +153,24 @@ impl Sources {
         self.list.covering(network).filter(|entry| entry.treatment == Treatment::Allow)
     }
 
+    /// What stands on the list for just this network.
+    pub fn entry(&self, network: IpNet) -> Option<&Entry> {
+        self.list.covering(network).filter(|entry| entry.network == network)
+    }
+
+    /// The key of `[xdp]` by which an entry has come onto the list, or "bans".
+    pub fn list_of(&self, entry: &Entry) -> String {
+        match entry.treatment {
+            Treatment::Allow => "allow".to_owned(),
+            Treatment::Deny => "deny".to_owned(),
+            Treatment::Ban => "bans".to_owned(),
+            Treatment::Class(own) => {
+                let class = self.classes.get(usize::from(own));
+                format!("classes.{}", class.map_or("", |class| &class.name))
+            }
+        }
+    }
+
     /// What the list says of `peer` now.
     pub fn listed(&self, peer: IpAddr) -> Option<Treatment> {
         let entry = self.list.find(peer)?;

@@ -88,8 +88,8 @@ fn sources(table: &mut Section<'_>) -> Settings {
     let none = Enforce { rate: false, connections: false, deny: false, cookies: false };
     let enforced = table.value("enforce", none, enforce);
     let everybody = class(table, String::new(), &Class::default(), enforced);
-    let mut list = networks(table, "allow", Treatment::Allow);
-    list.extend(networks(table, "deny", Treatment::Deny));
+    let mut list = networks(table, "allow", Treatment::Allow, "xdp");
+    list.extend(networks(table, "deny", Treatment::Deny, "xdp"));
     let mut classes = vec![everybody.clone()];
     table.named_tables("classes", |name, table| {
         if let Err(message) = check_name(name) {
@@ -101,7 +101,8 @@ fn sources(table: &mut Section<'_>) -> Settings {
         let enforced = table.value("enforce", enforced, enforce);
         // As many as there are so far, which is fewer than 64.
         let position = classes.len() as u8;
-        list.extend(networks(table, "networks", Treatment::Class(position)));
+        let class_table = format!("xdp.classes.{name}");
+        list.extend(networks(table, "networks", Treatment::Class(position), &class_table));
         classes.push(class(table, name.to_owned(), &everybody, enforced));
     });
     if list.len() > WRITTEN_MAX {
@@ -167,7 +168,12 @@ fn enforce(kind: &Kind) -> Result<Enforce, String> {
 }
 
 /// Networks, one by one or in files, all treated alike.
-fn networks(table: &mut Section<'_>, key: &'static str, treatment: Treatment) -> Vec<Entry> {
+fn networks(
+    table: &mut Section<'_>,
+    key: &'static str,
+    treatment: Treatment,
+    within: &str,
+) -> Vec<Entry> {
     if !table.has(key) {
         return Vec::new();
     }
@@ -176,7 +182,10 @@ fn networks(table: &mut Section<'_>, key: &'static str, treatment: Treatment) ->
         match text.strip_prefix("file:") {
             Some("") => Err("names no file: write \"file:networks.txt\"".to_owned()),
             Some(path) => lists::read_file(Path::new(path), treatment),
-            None => Entry::parse(text, treatment, &format!("xdp.{key}")).map(|entry| vec![entry]),
+            None => {
+                let origin = format!("{within}.{key}");
+                Entry::parse(text, treatment, &origin).map(|entry| vec![entry])
+            }
         }
     });
     read.into_iter().flatten().collect()

@@ -209,6 +209,7 @@ impl Status {
             key_fetches: (self.key_fetches.0.value(), self.key_fetches.1.value()),
             file_reloads: (self.file_reloads.0.value(), self.file_reloads.1.value()),
             kernel: &kernel,
+            lists: &keeper.map(Keeper::hits_by_list).unwrap_or_default(),
             interfaces: &keeper.map(Keeper::interfaces).unwrap_or_default(),
             flood: keeper.and_then(Keeper::flood),
             sources_uncounted: keeper.map_or(0, |keeper| keeper.counts().uncounted()),

@@ -163,6 +163,12 @@ impl Keeper {
         held.into_iter().map(|ban| (ban.clone(), hits(&ban))).collect()
     }
 
+    /// How many of the bans that hold are not the kernel's, as their sources come through a proxy.
+    pub fn bans_by_workers(&self) -> usize {
+        let held = locked(&self.bans).held(unix_now());
+        held.iter().filter(|ban| !ban.in_kernel).count()
+    }
+
     /// What has become of bans so far, and how many hold.
     pub fn ban_counts(&self) -> BanCounts {
         BanCounts {

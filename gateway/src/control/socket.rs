@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use super::Error;
 use super::admin::{ACCEPT_PAUSE, CONNECTIONS_MAX, answer};
 use super::bans::BY_HAND;
-use super::sources::Keeper;
+use super::sources::{Keeper, locked};
 use super::traffic::Watch;
 use crate::admission::bans::Ban;
 use crate::admission::unix_now;
@@ -175,13 +175,13 @@ async fn unban(State(keeper): State<Arc<Keeper>>, body: String) -> Response {
 }
 
 /// Networks told of, those with the most hits.
-const HITS_MAX: usize = 20;
+const HITS_MAX: usize = 10_000;
 
 async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
     let Some(kernel) = keeper.kernel() else {
         return as_json(&json!({ "interfaces": [] })).into_response();
     };
-    let (counters, hits) = match (kernel.counters(), kernel.program().list_hits()) {
+    let (counters, hits) = match (kernel.counters(), keeper.hits()) {
         (Ok(counters), Ok(hits)) => (counters, hits),
         (Err(error), _) | (_, Err(error)) => {
             let wrong = json!({ "error": error.to_string() });
@@ -204,12 +204,17 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
         })
     });
     let networks = hits.len();
-    let mut hits: Vec<_> = hits.into_iter().filter(|(_, hits)| *hits > 0).collect();
-    hits.sort_by_key(|(network, hits)| (std::cmp::Reverse(*hits), *network));
-    hits.truncate(HITS_MAX);
-    let hits = hits
-        .into_iter()
-        .map(|(network, packets)| json!({ "network": network.to_string(), "packets": packets }));
+    let current = Arc::clone(&locked(&keeper.current));
+    let hits = hits.iter().take_while(|(packets, _)| *packets > 0).take(HITS_MAX);
+    let hits = hits.map(|(packets, entry)| {
+        json!({
+            "network": entry.network.to_string(),
+            "packets": packets,
+            "list": current.list_of(entry),
+            "origin": entry.origin,
+            "comment": entry.comment,
+        })
+    });
     as_json(&json!({
         "interfaces": interfaces.collect::<Value>(),
         "packets": packets.collect::<Value>(),
@@ -217,6 +222,7 @@ async fn xdp_status(State(keeper): State<Arc<Keeper>>) -> Response {
         "networks": networks,
         "hits": hits.collect::<Value>(),
         "bans": keeper.ban_counts().held,
+        "bans_by_workers": keeper.bans_by_workers(),
     }))
     .into_response()
 }

@@ -3,11 +3,13 @@
 
 #![expect(clippy::disallowed_types, reason = "what workers decide by is handed to their threads")]
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -15,7 +17,7 @@ use super::{Error, Event};
 use crate::admission::bans::{self, Bans};
 use crate::admission::{Counts, Entry, Settings, Sources, lists, unix_now};
 use crate::config::Config;
-use crate::telemetry::prometheus::KernelCounter;
+use crate::telemetry::prometheus::{KernelCounter, ListHits};
 use crate::xdp::{self, Xdp};
 
 /// Outlives configurations.
@@ -42,6 +44,8 @@ pub(super) struct Keeper {
     pub(super) bans_given_up: AtomicU64,
     /// Interfaces that the kernel program is no longer on.
     interfaces_lost: Mutex<HashSet<String>>,
+    /// What lists have decided, and when to look again.
+    list_hits: Mutex<(Instant, Vec<ListHits>)>,
     /// Whether the loop has been told that the list must be made anew.
     pub(super) list_changed: AtomicBool,
     /// Whether it has been told that somebody is banned.
@@ -98,6 +102,7 @@ impl Keeper {
             bans_refused: AtomicU64::new(0),
             bans_given_up: AtomicU64::new(0),
             interfaces_lost: Mutex::default(),
+            list_hits: Mutex::new((Instant::now(), Vec::new())),
             list_changed: AtomicBool::new(false),
             banned: AtomicBool::new(false),
             events,
@@ -109,6 +114,52 @@ impl Keeper {
     pub fn kernel_counters(&self) -> Option<super::KernelCounters> {
         let kernel = Arc::clone(self.kernel.as_ref()?);
         Some(Box::new(move || counters(&kernel)))
+    }
+
+    /// Packets that each network on the list has decided in the kernel, those with the most first, and what is
+    /// written of it. A network that has just come or gone may be missing.
+    ///
+    /// # Errors
+    /// When the kernel does not let the list be read.
+    pub fn hits(&self) -> Result<Vec<(u64, Entry)>, xdp::Error> {
+        let Some(kernel) = self.kernel() else { return Ok(Vec::new()) };
+        let current = Arc::clone(&locked(&self.current));
+        let hits = kernel.program().list_hits()?.into_iter();
+        let entries = hits.filter_map(|(network, packets)| {
+            current.entry(network).map(|entry| (packets, entry.clone()))
+        });
+        let mut all: Vec<_> = entries.collect();
+        all.sort_by_key(|(packets, entry)| (Reverse(*packets), entry.network));
+        Ok(all)
+    }
+
+    /// The same by list, and by the file or key that entries are written at. Reading a long list takes a moment, of
+    /// which a hundred pass before it is read again.
+    pub fn hits_by_list(&self) -> Vec<ListHits> {
+        let (begun, mut known) = (Instant::now(), locked(&self.list_hits));
+        if begun >= known.0 {
+            let hits = self.sum_hits();
+            *known = (Instant::now() + begun.elapsed() * 100, hits);
+        }
+        known.1.clone()
+    }
+
+    fn sum_hits(&self) -> Vec<ListHits> {
+        let hits = self.hits().unwrap_or_else(|error| {
+            tracing::warn!("xdp: {error}");
+            Vec::new()
+        });
+        let current = Arc::clone(&locked(&self.current));
+        let mut sums = BTreeMap::<(String, String), u64>::new();
+        for (packets, entry) in hits {
+            let list = current.list_of(&entry);
+            let line =
+                entry.origin.rsplit_once(':').filter(|(_, line)| line.parse::<u32>().is_ok());
+            let origin = line.map_or(entry.origin.as_str(), |(file, _)| file).to_owned();
+            *sums.entry((list, origin)).or_default() += packets;
+        }
+        let sums = sums.into_iter();
+        sums.map(|((list, origin), packets)| ListHits { list, origin, packets }).collect()
     }
 
     /// Whether the kernel program sees a flood, and how many samples of what it refuses were lost.

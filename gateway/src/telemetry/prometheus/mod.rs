@@ -15,7 +15,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 56] = [
+pub const NAMES: [&str; 57] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -67,6 +67,7 @@ pub const NAMES: [&str; 56] = [
     "gateway_upstream_endpoint_requests_in_flight",
     "gateway_upstream_endpoint_failures_total",
     "gateway_xdp_packets_total",
+    "gateway_xdp_list_hits",
     "gateway_xdp_attached",
     "gateway_xdp_flood",
     "gateway_xdp_events_lost_total",
@@ -91,6 +92,8 @@ pub struct Scrape<'a> {
     pub endpoints: &'a [Endpoint],
     /// The kernel program's counters; none without a program.
     pub kernel: &'a [KernelCounter],
+    /// Packets that its lists have decided.
+    pub lists: &'a [ListHits],
     /// The interfaces the kernel program was attached to, each with whether it still is.
     pub interfaces: &'a [(&'a str, bool)],
     /// Whether there is a flood, and samples that were lost, if there is such a program.
@@ -134,6 +137,17 @@ pub struct KernelCounter {
     /// Why.
     pub reason: &'static str,
     /// How many, all CPUs summed.
+    pub packets: u64,
+}
+
+/// Packets that the kernel program has decided by entries of a list that stand in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListHits {
+    /// Its key in the configuration.
+    pub list: String,
+    /// The file, or the key they are written at.
+    pub origin: String,
+    /// How many, since each of the entries is there.
     pub packets: u64,
 }
 
@@ -391,6 +405,11 @@ fn kernel(page: &mut Page, scrape: &Scrape<'_>) {
         ];
         page.sample(name, &labels, counter.packets);
     }
+    let name = "gateway_xdp_list_hits";
+    page.family(name, Kind::Gauge, "Packets decided by the entries there are now, by list.");
+    for ListHits { list, origin, packets } in scrape.lists {
+        page.sample(name, &[("list", list), ("origin", origin)], packets);
+    }
     let name = "gateway_xdp_attached";
     page.family(name, Kind::Gauge, "0 when the program is not on an interface any more.");
     for (interface, attached) in scrape.interfaces {
@@ -450,6 +469,11 @@ mod tests {
                 verdict: "drop",
                 reason: "rate",
                 packets: 7,
+            }],
+            lists: &[ListHits {
+                list: "deny".to_owned(),
+                origin: "deny.txt".to_owned(),
+                packets: 9,
             }],
             interfaces: &[("eth0", true)],
             flood: Some((true, 3)),
