@@ -61,5 +61,12 @@ fn who_would_be_dropped_who_is_and_who_is_banned() {
     let (new, drops, _, until) = of(&report, client_v4(4));
     assert!(new == 0.0 && drops > 0.0, "{report}");
     assert!(until.is_some_and(|until| until > unix_now()), "{report}");
+
+    // Who is banned is shown also when nothing comes from there.
+    assert!(served.ask(&["ban", "192.0.2.0/24", "192.0.2.9", "--for", "2h"]).0);
+    let said = served.ask(&["top", "--once", "--sort", "banned"]).1;
+    let first: Vec<_> =
+        said.lines().skip(2).take(3).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(first, ["192.0.2.0/24", "192.0.2.9", "10.77.0.4"], "{said}");
     served.stop();
 }

@@ -4,7 +4,7 @@
 #![expect(clippy::disallowed_types, reason = "whoever looks waits for what one task finds")]
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Event;
 use super::sources::{Keeper, locked};
-use crate::admission::{Networks, Source, Tally, address_of};
+use crate::admission::bans::Ban;
+use crate::admission::{Networks, Source, Tally, address_of, unix_now};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -38,11 +39,13 @@ pub struct Report {
     pub seconds: f64,
     /// How many sources there are.
     pub sources: usize,
+    /// How many bans hold.
+    pub banned: usize,
     /// Whether the kernel program sees a flood of new sources.
     pub flood: bool,
     /// All of them together.
     pub total: Doings,
-    /// Those with the most of anything.
+    /// Those with the most of anything, and those whose bans end last.
     pub shown: Vec<Doings>,
 }
 
@@ -167,21 +170,31 @@ impl Watch {
     }
 
     fn tell(&self, rows: Vec<Row>, lasted: Duration) -> Report {
-        let banned = self.keeper.banned_until();
+        let held = locked(&self.keeper.bans).held(unix_now());
+        let mut banned = Networks::default();
+        held.iter().for_each(|ban| banned.insert(ban.network, ban.until));
         let seconds = lasted.as_secs_f64();
         let mut total = Tally::default();
         rows.iter().for_each(|row| total += row.tally);
         let sources = rows.len();
+        let mut seen = HashSet::new();
         let shown = most(rows).into_iter().map(|row| {
             let network = self.keeper.source_of(IpNet::from(address_of(row.source)));
+            seen.insert(network);
             let banned_until = banned.covering(network).copied();
             doings(name(network), banned_until, &row.tally, seconds)
         });
+        let mut shown: Vec<_> = shown.collect();
+        let quiet = last_to_end(&held).filter(|ban| !seen.contains(&ban.network));
+        shown.extend(
+            quiet.map(|ban| doings(name(ban.network), Some(ban.until), &Tally::default(), seconds)),
+        );
         Report {
             seconds: rounded(seconds),
             sources,
+            banned: held.len(),
             flood: self.keeper.flood().is_some_and(|(flooded, _)| flooded),
-            shown: shown.collect(),
+            shown,
             total: doings("all".to_owned(), None, &total, seconds),
         }
     }
@@ -241,6 +254,13 @@ fn most(mut rows: Vec<Row>) -> Vec<Row> {
     rows
 }
 
+/// Those of these bans that are shown, whether their sources do anything or not.
+fn last_to_end(held: &[Ban]) -> impl Iterator<Item = &Ban> {
+    let mut all: Vec<_> = held.iter().collect();
+    all.sort_unstable_by_key(|ban| (Reverse(ban.until), ban.network));
+    all.into_iter().take(SHOWN_MAX)
+}
+
 fn doings(source: String, banned_until: Option<u64>, tally: &Tally, seconds: f64) -> Doings {
     let rate = |count: u64| rounded(count as f64 / seconds);
     Doings {
@@ -268,17 +288,6 @@ fn name(network: IpNet) -> String {
     match network.prefix_len() == length {
         true => network.addr().to_string(),
         false => network.to_string(),
-    }
-}
-
-impl Keeper {
-    /// When each ban that holds ends, by network.
-    fn banned_until(&self) -> Networks<u64> {
-        let mut banned = Networks::default();
-        for ban in locked(&self.bans).held(crate::admission::unix_now()) {
-            banned.insert(ban.network, ban.until);
-        }
-        banned
     }
 }
 

@@ -12,7 +12,7 @@ use ratatui::widgets::{Cell, Row, Table};
 use super::table::{self, COLUMNS, Sort};
 use crate::control::{Doings, Report};
 
-const KEYS: &str = "n new  d dropped  w would be  o open  r requests  e 4xx  b bytes  \
+const KEYS: &str = "n new  d dropped  w would be  o open  r requests  e 4xx  b bytes  x banned  \
                     ↑↓ scroll  p pause  q quit";
 
 /// The state of the screen.
@@ -59,6 +59,7 @@ impl Screen {
             KeyCode::Char('r') => self.sort_by(Sort::Requests),
             KeyCode::Char('e') => self.sort_by(Sort::Errors),
             KeyCode::Char('b') => self.sort_by(Sort::Bytes),
+            KeyCode::Char('x') => self.sort_by(Sort::Banned),
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
             KeyCode::Up => self.first = self.first.saturating_sub(1),
             KeyCode::Down => self.first += 1,
@@ -109,6 +110,11 @@ impl Screen {
         if self.report.shown.len() < self.report.sources {
             head.push_span(format!(", the {} busiest", self.report.shown.len()));
         }
+        match self.report.banned {
+            0 => {}
+            1 => head.push_span(", 1 ban"),
+            bans => head.push_span(format!(", {bans} bans")),
+        }
         if self.report.flood {
             head.push_span("  FLOOD of new sources".fg(Color::Red).bold());
         }
@@ -158,7 +164,7 @@ mod tests {
     fn the_busiest_are_on_top_by_what_a_key_says() {
         let mut screen = Screen::new(report(), Sort::Requests);
         let drawn = lines(&mut screen, 7);
-        assert_eq!(drawn[0], "gateway top: 3 sources  FLOOD of new sources");
+        assert_eq!(drawn[0], "gateway top: 3 sources, 1 ban  FLOOD of new sources");
         assert!(drawn[1].starts_with("SOURCE ") && drawn[1].ends_with(" BANNED"));
         assert!(drawn[2].starts_with("all ") && drawn[2].contains(" 1.3k "));
         assert!(drawn[3].starts_with("2001:db8:aaaa:bbbb::/64 "));
@@ -167,6 +173,8 @@ mod tests {
         assert!(screen.on(KeyCode::Char('d')));
         let drawn = lines(&mut screen, 7);
         assert!(drawn[3].starts_with("198.51.100.7 ") && drawn[3].ends_with(" 10m"));
+        assert!(screen.on(KeyCode::Char('r')) && screen.on(KeyCode::Char('x')));
+        assert!(lines(&mut screen, 7)[3].starts_with("198.51.100.7 "));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Sort {
     Errors,
     /// Bytes, both ways
     Bytes,
+    /// Bans, those that end last
+    Banned,
 }
 
 /// A column.
@@ -81,7 +83,12 @@ pub(super) const COLUMNS: [Column; 10] = [
         sort: Some(Sort::Bytes),
         text: |row, _| short(row.bytes_out),
     },
-    Column { title: "BANNED", width: 8, sort: None, text: |row, now| left(row.banned_until, now) },
+    Column {
+        title: "BANNED",
+        width: 7,
+        sort: Some(Sort::Banned),
+        text: |row, now| left(row.banned_until, now),
+    },
 ];
 
 /// Puts those with the most first.
@@ -94,6 +101,7 @@ pub(super) fn sort(rows: &mut [Doings], by: Sort) {
         Sort::Requests => row.requests,
         Sort::Errors => row.client_errors,
         Sort::Bytes => row.bytes_in + row.bytes_out,
+        Sort::Banned => row.banned_until.unwrap_or(0) as f64,
     };
     rows.sort_by(|one, other| {
         amount(other).total_cmp(&amount(one)).then_with(|| one.source.cmp(&other.source))
@@ -186,7 +194,7 @@ pub(super) mod tests {
             row("198.51.100.7", 0.0, 80_200.0, Some(10_600)),
         ];
         let total = row("all", 1_262.5, 80_200.0, None);
-        Report { seconds: 1.0, sources: 3, flood: true, total, shown }
+        Report { seconds: 1.0, sources: 3, banned: 1, flood: true, total, shown }
     }
 
     pub fn now() -> SystemTime {
@@ -196,9 +204,9 @@ pub(super) mod tests {
     #[test]
     fn as_text() {
         let lines = [
-            "SOURCE                      NEW/s   DROP/s  WOULD/s     OPEN    REQ/s    4XX/s   IN B/s  OUT B/s  BANNED",
+            "SOURCE                      NEW/s   DROP/s  WOULD/s     OPEN    REQ/s    4XX/s   IN B/s  OUT B/s   BANNED",
             "all                             -    80.2k        -        3     1.3k        -        -        -",
-            "198.51.100.7                    -    80.2k        -        3        -        -        -        -  10m",
+            "198.51.100.7                    -    80.2k        -        3        -        -        -        -      10m",
             "192.0.2.1                       -        -        -        3     12.5        -        -        -",
             "2001:db8:aaaa:bbbb::/64         -        -        -        3     1.2k        -        -        -",
         ];
