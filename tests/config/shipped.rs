@@ -27,6 +27,30 @@ fn reference_with_every_key() -> String {
     lines.collect()
 }
 
+/// Whoever protects a port begins with this one.
+#[test]
+fn the_example_of_the_kernel_program_explains_every_key_about_it() {
+    enter_repository();
+    let reference: Table = reference_with_every_key().parse().unwrap();
+    let example = fs::read_to_string("config/examples/xdp.toml").unwrap();
+    let written: BTreeSet<_> = example
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(key, _)| key.trim_start_matches('#'))
+        .collect();
+    let of = |path: &[&str]| {
+        let table = path.iter().fold(&reference, |table, name| table[*name].as_table().unwrap());
+        table.iter().filter(|(_, value)| !value.is_table()).map(|(key, _)| key.clone())
+    };
+    let keys = of(&["xdp"])
+        .chain(of(&["xdp", "classes", "partners"]))
+        .chain(of(&["bans"]))
+        .chain(of(&["bans", "weights"]))
+        .chain(["class".to_owned()]);
+    let missing: Vec<_> = keys.filter(|key| !written.contains(key.as_str())).collect();
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 /// A key no table has makes the check list those it has; they must be the reference's own.
 #[test]
 fn the_reference_has_every_key_and_no_other() {
