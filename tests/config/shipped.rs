@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use gateway::config::{Error, Overrides, load};
+use gateway::xdp::CAPABILITIES;
 use toml::{Table, Value};
 
 use super::{CPUS, enter_repository, load_bytes, toml_files};
@@ -14,6 +16,39 @@ fn all_are_right() {
     enter_repository();
     for file in [toml_files("config"), toml_files("config/examples")].concat() {
         load(Some(&file), &Overrides::default(), &CPUS).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// What it lacks would be missed at start, and what it has for nothing is an attacker's.
+#[test]
+fn the_systemd_unit_has_just_the_rights_that_are_needed() {
+    enter_repository();
+    let unit = fs::read_to_string("config/gateway.service").unwrap();
+    let needed: BTreeSet<_> =
+        CAPABILITIES.iter().map(|(_, name)| *name).chain(["CAP_NET_BIND_SERVICE"]).collect();
+    for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+        let line = unit.lines().find_map(|line| line.strip_prefix(setting)).unwrap();
+        assert_eq!(line.split(' ').collect::<BTreeSet<_>>(), needed, "{setting}");
+    }
+}
+
+#[test]
+fn systemd_understands_the_unit() {
+    enter_repository();
+    let unit = fs::read_to_string("config/gateway.service").unwrap();
+    let folder = std::env::temp_dir().join(format!("gateway-unit-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("gateway.service");
+    fs::write(&file, unit.replace("/usr/local/bin/gateway", env!("CARGO_BIN_EXE_gateway")))
+        .unwrap();
+    let verified = Command::new("systemd-analyze").arg("verify").arg(&file).output();
+    fs::remove_dir_all(folder).unwrap();
+    match verified {
+        Ok(verified) => {
+            let said = String::from_utf8_lossy(&verified.stderr);
+            assert!(verified.status.success() && !said.contains("gateway.service"), "{said}");
+        }
+        Err(error) => eprintln!("skipped: no systemd-analyze ({error})"),
     }
 }
 

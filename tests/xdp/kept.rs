@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use gateway::admission::unix_now;
-use gateway::xdp::{Error, detach, occupant};
+use gateway::xdp::{CAPABILITIES, Error, detach, occupant};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use serde_json::{Value, json};
 
 use crate::bans::offend;
@@ -142,6 +143,32 @@ fn an_attach_that_fails_leaves_nothing_that_nobody_controls() {
     let (removed, said) = detach_by_command(&folder);
     assert!(removed, "nobody that runs keeps it: {said}");
     wait_until_clean(&net.gateway, INTERFACE);
+}
+
+/// What config/gateway.service has with User=root: no right to look past permissions, for one.
+#[test]
+fn the_rights_of_the_systemd_unit_are_enough_to_keep_it() {
+    let Some(net) = net() else {
+        return;
+    };
+    let folder = Folder::new("rights");
+    // Rights belong to the thread, and this one ends with the closure.
+    net.gateway.run(|| {
+        let rights =
+            CAPABILITIES.iter().fold(CapabilitySet::empty(), |all, (right, _)| all | *right);
+        let sets = CapabilitySets {
+            effective: rights,
+            permitted: rights,
+            inheritable: CapabilitySet::empty(),
+        };
+        set_capabilities(None, sets).expect("capset");
+        let mut keeping = settings_here(true);
+        keeping.xdp.keep = Some(folder.0.clone());
+        for _ in 0..2 {
+            drop(keeping.attach().expect("attach, then take over"));
+        }
+    });
+    assert!(program_on(&net, INTERFACE).is_some());
 }
 
 #[test]
