@@ -1,7 +1,7 @@
 //! Who is banned, for how long, and who is about to be. No I/O and no clock: control asks it and does
 //! what it says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use std::{fmt, mem};
 
@@ -68,6 +68,8 @@ impl fmt::Display for Full {
 #[derive(Debug, Default)]
 pub struct Bans {
     bans: HashMap<IpNet, Ban>,
+    /// Their ends and networks, those first that end first.
+    ends: BTreeSet<(u64, IpNet)>,
     offenders: HashMap<IpNet, Offender>,
     /// Those that were in the place of `offenders` before, and have done nothing since.
     earlier: HashMap<IpNet, Offender>,
@@ -127,11 +129,12 @@ impl Bans {
         let full = self.bans.len() >= BANS_MAX as usize && !self.bans.contains_key(&ban.network);
         let mut given_up = None;
         if full {
-            let first_to_end = self.bans.values().min_by_key(|ban| ban.until);
-            let gives_way = first_to_end.filter(|first| first.until <= ban.until).ok_or(Full)?;
-            let network = gives_way.network;
-            given_up = self.bans.remove(&network);
+            let first_to_end = self.ends.first().filter(|(until, _)| *until <= ban.until);
+            let (_, gives_way) = *first_to_end.ok_or(Full)?;
+            given_up = self.take(gives_way);
         }
+        self.take(ban.network);
+        self.ends.insert((ban.until, ban.network));
         self.bans.insert(ban.network, ban);
         Ok(given_up)
     }
@@ -140,13 +143,20 @@ impl Bans {
     pub fn remove(&mut self, network: IpNet) -> Option<Ban> {
         self.offenders.remove(&network);
         self.earlier.remove(&network);
-        self.bans.remove(&network)
+        self.take(network)
+    }
+
+    fn take(&mut self, network: IpNet) -> Option<Ban> {
+        let ban = self.bans.remove(&network)?;
+        self.ends.remove(&(ban.until, network));
+        Some(ban)
     }
 
     /// Forgets what ended longer ago than is remembered, and says what that was.
     pub fn forget(&mut self, remember: Duration, now: u64) -> Vec<Ban> {
-        let forgotten = self.bans.extract_if(|_, ban| !ban.is_known(remember, now));
-        forgotten.map(|(_, ban)| ban).collect()
+        let forgotten = self.bans.values().filter(|ban| !ban.is_known(remember, now));
+        let forgotten: Vec<_> = forgotten.map(|ban| ban.network).collect();
+        forgotten.into_iter().filter_map(|network| self.take(network)).collect()
     }
 
     /// The bans that have ended and are still known.
@@ -267,6 +277,14 @@ mod tests {
         assert_eq!(bans.insert(ban(BANS_MAX)), Ok(Some(ban(0))));
         let soon = Ban { until: 1000, ..ban(BANS_MAX + 1) };
         assert_eq!(bans.insert(soon), Err(Full));
+        // One that ends later now is not the first any more.
+        let later = Ban { until: u64::MAX, ..ban(1) };
+        assert_eq!(bans.insert(later), Ok(None));
+        assert_eq!(bans.insert(ban(BANS_MAX + 2)), Ok(Some(ban(2))));
+        assert_eq!(bans.remove(ban(3).network), Some(ban(3)));
+        assert_eq!(bans.insert(ban(BANS_MAX + 3)), Ok(None));
+        assert_eq!(bans.insert(ban(BANS_MAX + 4)), Ok(Some(ban(4))));
+        assert_eq!(bans.ends.len(), bans.bans.len());
         assert_eq!(bans.held(0).len(), BANS_MAX as usize);
     }
 }
