@@ -96,6 +96,7 @@ fn what_a_banned_client_waits_for_is_answered_and_then_all_it_has_is_closed() {
     gate.open();
     assert_eq!(waiting.response().text(), "ok");
     waiting.expect_close();
+    assert_eq!(gateway.metric("gateway_deadlines_total{deadline=\"keep_alive\"}"), 0.0);
 }
 
 /// Every offence in the order of the reference.

@@ -165,7 +165,8 @@ impl Connection {
         let waited = self.stream.reader.idle(until).await;
         self.lively = begun.elapsed() < WARM;
         let resources = &current.get().resources;
-        if waited.is_err() && !resources.draining.get() {
+        let is_told_to_go = resources.draining.get() || self.stream.reader.timer().is_doomed();
+        if waited.is_err() && !is_told_to_go {
             resources.metrics.deadline(metrics::Deadline::KeepAlive);
         }
         self.buffer = resources.buffers.head();
