@@ -61,6 +61,29 @@ fn a_reload_forgives_nobody() {
     until("the new limit to count", || ask() == 200);
 }
 
+/// What a policy tells the origin about a client is not for the client to say, also not to a limit.
+#[test]
+fn fields_that_policies_set_are_counted_as_they_set_them() {
+    let origin = Origin::saying("hello");
+    let digest = "00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984";
+    let keys =
+        format!("kind = 'api_key'\nkeys = {{ alice = '{digest}' }}\nidentity_field = 'x-user'");
+    let limit =
+        "kind = 'rate_limit'\nkey = 'header:x-user'\nlimits = [{ rate = '1/h', burst = 2 }]";
+    let gateway = set_up()
+        .upstream("main", &[origin.address])
+        .route("upstream = 'main'\npolicies = ['keys', 'limit']")
+        .set("policies.keys", &keys)
+        .set("policies.limit", limit)
+        .start();
+    let ask = |user: &str| {
+        let fields = format!("X-Api-Key: alice-and-nobody-else\r\nX-User: {user}\r\n");
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        gateway.client().send(head).response().status
+    };
+    assert_eq!(["one", "two", "three"].map(ask), [200, 200, 429]);
+}
+
 #[test]
 fn who_is_refused_is_told_when_to_come_back() {
     let origin = Origin::saying("hello");

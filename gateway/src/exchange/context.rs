@@ -13,7 +13,7 @@ use super::Error;
 use crate::http::edits::Edits;
 use crate::http::forward::Client;
 use crate::http::framing::Framing;
-use crate::http::head::RequestHead;
+use crate::http::head::{RequestHead, values_of};
 use crate::net::Deadline;
 use crate::tls::ClientCertificate;
 
@@ -149,6 +149,20 @@ impl Context {
     /// Keeps `guard` until the exchange has ended, however it does.
     pub fn hold(&self, guard: impl Any) {
         self.held.borrow_mut().push(Box::new(guard));
+    }
+
+    /// Shows `look` the first value of a request's field as the origin is to get it: policies may have
+    /// removed what the client says there, and say it themselves.
+    pub fn field<T>(
+        &self,
+        request: &Request<'_>,
+        name: &str,
+        look: impl FnOnce(Option<&[u8]>) -> T,
+    ) -> T {
+        let edits = self.request_edits.borrow();
+        let mut sent = values_of(&request.head.fields, request.bytes, name);
+        let sent = sent.next().filter(|_| !edits.removes(name.as_bytes()));
+        look(sent.or_else(|| edits.values(name.as_bytes()).next()))
     }
 }
 

@@ -97,9 +97,11 @@ impl Policy for Concurrency {
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let Settings { key, limit, queue, observe, .. } = &self.settings;
         let Some(counts) = &self.counts else { return Verdict::Continue };
-        match counts.slots.enter(key.point(request, &counts.hashes), *limit, 0) {
+        let (entry, is_shared) =
+            counts.slots.enter(key.point(request, context, &counts.hashes), *limit, 0);
+        self.counters.shared.add(u64::from(is_shared));
+        match entry {
             Entry::Held(place) => context.hold(self.held(counts, place)),
-            Entry::Uncounted => {}
             Entry::Queued(_) | Entry::Full if *observe => self.counters.observed.add(1),
             Entry::Queued(_) | Entry::Full if *queue > 0 => return Verdict::Wait,
             Entry::Queued(_) | Entry::Full => return refuse(context),
@@ -117,9 +119,9 @@ impl Policy for Concurrency {
             let Settings { key, limit, queue, wait, .. } = &self.settings;
             let Some(counts) = &self.counts else { return Verdict::Continue };
             let until = Deadline::after(*wait);
-            match counts.slots.enter(key.point(request, &counts.hashes), *limit, *queue) {
+            let point = key.point(request, context, &counts.hashes);
+            match counts.slots.enter(point, *limit, *queue).0 {
                 Entry::Held(place) => context.hold(self.held(counts, place)),
-                Entry::Uncounted => {}
                 Entry::Full => return refuse(context),
                 Entry::Queued(place) => {
                     let queued = Queued::new(Arc::clone(counts), place, Rc::clone(&self.line));
@@ -247,6 +249,31 @@ mod tests {
             assert_eq!(other.verdict, Verdict::Continue);
         });
         assert_eq!(asker.of(&*policy).verdict, Verdict::Continue);
+    }
+
+    #[test]
+    fn nobody_passes_uncounted_where_there_are_too_many() {
+        let settings = settings("limit = 1\ntable = '4KiB'", Settings::read).unwrap();
+        let metrics = metrics::Worker::new();
+        let counters = metrics.policy("p");
+        let policy = settings.build(&Parts {
+            name: "p",
+            shared: None,
+            counters: Arc::clone(&counters),
+            metrics: &metrics,
+            members: &[],
+        });
+        Asker::get("/").ask(|_, context| {
+            let passes = |number: &u32| {
+                let address = std::net::Ipv4Addr::from_bits(number << 8).to_string();
+                Asker::get("/")
+                    .from(&address)
+                    .ask(|request, _| policy.request(request, context) == Verdict::Continue)
+            };
+            assert!((0..1000).filter(passes).count() <= 512);
+            assert!(counters.shared.value() >= 1000 - 512);
+        });
+        assert_eq!(Asker::get("/").of(&*policy).verdict, Verdict::Continue);
     }
 
     #[test]

@@ -8,8 +8,7 @@ use super::jwt;
 use crate::document::section::Section;
 use crate::document::value::Kind;
 use crate::document::values::{integer, text};
-use crate::exchange::Request;
-use crate::http::head::values_of;
+use crate::exchange::{Context, Request};
 use crate::http::headers::is_token_byte;
 
 const HINT: &str = "\"claim:NAME\", \"client\", \"header:NAME\", \"identity\", \"route\", a list of these, or \"all\"";
@@ -44,7 +43,7 @@ impl Key {
     }
 
     /// Where a request lies among all numbers, by a hash that nobody outside can compute.
-    pub fn point(&self, request: &Request<'_>, hashes: &RandomState) -> u64 {
+    pub fn point(&self, request: &Request<'_>, context: &Context, hashes: &RandomState) -> u64 {
         let mut hasher = hashes.build_hasher();
         for part in &self.parts {
             match part {
@@ -53,10 +52,10 @@ impl Key {
                     claims.and_then(|claims| jwt::claim(claims, name)).hash(&mut hasher);
                 }
                 Part::Client => self.network(request.source.ip()).hash(&mut hasher),
-                // Those that have none share what there is.
+                // Those that have none share what there is. What a policy says of the client in it, the
+                // client cannot.
                 Part::Field(name) => {
-                    let mut values = values_of(&request.head.fields, request.bytes, name);
-                    values.next().hash(&mut hasher);
+                    context.field(request, name, |value| value.hash(&mut hasher));
                 }
                 Part::Identity => request.identity().hash(&mut hasher),
                 Part::Route => request.route.hash(&mut hasher),
@@ -112,13 +111,16 @@ fn part(kind: &Kind) -> Result<Part, String> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::super::testing::{Asker, settings};
     use super::*;
 
     fn same(key: &str, first: &Asker, second: &Asker) -> bool {
         let key = settings(key, Key::read).unwrap();
         let hashes = RandomState::new();
-        let point = |asker: &Asker| asker.ask(|request, _| key.point(request, &hashes));
+        let point =
+            |asker: &Asker| asker.ask(|request, context| key.point(request, context, &hashes));
         point(first) == point(second)
     }
 
@@ -142,6 +144,25 @@ mod tests {
         assert!(!same(key, &ask("/a", "1"), &ask("/a", "2")));
         assert!(!same(key, &ask("/a", ""), &Asker::get("/").route("/a")));
         assert!(same("key = 'all'", &ask("/a", "1"), &ask("/b", "2").from("192.0.2.77")));
+    }
+
+    #[test]
+    fn clients_do_not_choose_what_policies_say_of_them() {
+        let key = settings("key = 'header:x-user'", Key::read).unwrap();
+        let hashes = RandomState::new();
+        let point = |sent: &str, said: Option<&'static str>| {
+            Asker::get("/").field("X-User", sent).ask(|request, context| {
+                let name = || Bytes::from_static(b"x-user");
+                context.request_edits.borrow_mut().remove(name());
+                if let Some(said) = said {
+                    context.request_edits.borrow_mut().add(name(), said.into());
+                }
+                key.point(request, context, &hashes)
+            })
+        };
+        assert_eq!(point("one", Some("alice")), point("two", Some("alice")));
+        assert_ne!(point("one", Some("alice")), point("one", Some("bob")));
+        assert_eq!(point("one", None), point("two", None));
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Policy for RateLimit {
         let Some(Tables { hashes, all }) = self.tables.as_deref() else {
             return Verdict::Continue;
         };
-        let hash = self.key.point(request, hashes);
+        let hash = self.key.point(request, context, hashes);
         let now = request.received;
         // One that is over a limit counts in none. Between looking and counting another thread may count;
         // then it is refused, though it counts in the limits before.

@@ -1,8 +1,9 @@
 //! How many requests each key has in flight and waiting, in one table for all workers, without locks.
 //!
 //! A word is a tag of 32 bits over two counts of 16. One whose counts are zero is free; no other is ever
-//! taken from its key. Where eight keys with requests in flight share a line, a ninth is not counted:
-//! nobody can choose who that is, as the hash is keyed.
+//! taken from its key. Where eight keys with requests in flight share a line, a ninth shares the word of the
+//! one that has the fewest: together they have what one may. So no request passes uncounted, and nobody can
+//! choose whom that meets, as the hash is keyed.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -43,8 +44,15 @@ pub(super) enum Entry {
     Queued(Place),
     /// There is no room for it.
     Full,
-    /// There is no room to count it.
-    Uncounted,
+}
+
+/// The word that a key is counted in.
+struct Found {
+    way: usize,
+    /// What it was when it was found.
+    word: u64,
+    /// Whether it is another key's, too.
+    is_shared: bool,
 }
 
 impl Slots {
@@ -55,26 +63,29 @@ impl Slots {
     }
 
     /// Lets a request of the key with this hash in, where fewer than `limit` are in flight and none waits
-    /// before it, or lets it wait, where fewer than `queue` do.
-    pub fn enter(&self, hash: u64, limit: u16, queue: u16) -> Entry {
+    /// before it, or lets it wait, where fewer than `queue` do; and whether another key is counted with it.
+    pub fn enter(&self, hash: u64, limit: u16, queue: u16) -> (Entry, bool) {
         let line = hash as usize & (self.0.len() - 1);
+        let mut shared = false;
         for _ in 0..ATTEMPTS {
-            let Some((way, before)) = self.find(line, hash & TAG) else { return Entry::Uncounted };
+            let Found { way, word: before, is_shared } = self.find(line, hash & TAG);
+            shared = is_shared;
             let place = Place { line, way };
-            let counts = if is_free(before) { 0 } else { before & !TAG };
+            let counts = before & !TAG;
             let (held, waiting) = (counts & 0xffff, counts >> 16);
             let (added, entry) = if held < limit.into() && waiting == 0 {
                 (HELD, Entry::Held(place))
             } else if waiting < queue.into() {
                 (WAITING, Entry::Queued(place))
             } else {
-                return Entry::Full;
+                return (Entry::Full, shared);
             };
-            if self.swap(place, before, (hash & TAG) | (counts + added)) {
-                return entry;
+            let tag = if is_shared { before & TAG } else { hash & TAG };
+            if self.swap(place, before, tag | (counts + added)) {
+                return (entry, shared);
             }
         }
-        Entry::Full
+        (Entry::Full, shared)
     }
 
     /// Lets in one that waits, if fewer than `limit` are in flight.
@@ -101,18 +112,19 @@ impl Slots {
         self.subtract(place, WAITING);
     }
 
-    /// The word of the key with this tag, else a free one.
-    fn find(&self, line: usize, tag: u64) -> Option<(usize, u64)> {
-        let mut free = None;
+    /// The word of the key with this tag, else a free one, else that of the key with the fewest requests.
+    fn find(&self, line: usize, tag: u64) -> Found {
+        let mut least = Found { way: 0, word: self.load(Place { line, way: 0 }), is_shared: true };
         for way in 0..WAYS {
             let word = self.load(Place { line, way });
-            match is_free(word) {
-                true => free = free.or(Some((way, word))),
-                false if word & TAG == tag => return Some((way, word)),
-                false => {}
+            if !is_free(word) && word & TAG == tag {
+                return Found { way, word, is_shared: false };
+            }
+            if total(word) < total(least.word) {
+                least = Found { way, word, is_shared: true };
             }
         }
-        free
+        Found { is_shared: !is_free(least.word), ..least }
     }
 
     fn word(&self, Place { line, way }: Place) -> Option<&AtomicU64> {
@@ -139,6 +151,11 @@ fn is_free(word: u64) -> bool {
     word & !TAG == 0
 }
 
+/// Requests in flight and waiting.
+fn total(word: u64) -> u64 {
+    (word & 0xffff) + ((word & !TAG) >> 16)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
@@ -146,9 +163,9 @@ mod tests {
 
     use super::*;
 
-    fn held(entry: Entry) -> Place {
+    fn held(entry: (Entry, bool)) -> Place {
         match entry {
-            Entry::Held(place) => place,
+            (Entry::Held(place), false) => place,
             other => panic!("{other:?}"),
         }
     }
@@ -158,28 +175,44 @@ mod tests {
         let slots = Slots::new(64);
         let key = 5 << 40;
         let first = held(slots.enter(key, 1, 1));
-        let Entry::Queued(waiting) = slots.enter(key, 1, 1) else { panic!() };
-        assert_eq!(slots.enter(key, 1, 1), Entry::Full);
+        let (Entry::Queued(waiting), _) = slots.enter(key, 1, 1) else { panic!() };
+        assert_eq!(slots.enter(key, 1, 1), (Entry::Full, false));
         assert!(!slots.promote(waiting, 1));
         slots.leave(first);
-        assert_eq!(slots.enter(key, 1, 1), Entry::Full);
+        assert_eq!(slots.enter(key, 1, 1), (Entry::Full, false));
         assert!(slots.promote(waiting, 1));
         slots.leave(waiting);
         held(slots.enter(key, 1, 0));
-        assert_eq!(slots.enter(key, 1, 0), Entry::Full);
+        assert_eq!(slots.enter(key, 1, 0), (Entry::Full, false));
     }
 
     #[test]
     fn a_key_in_use_keeps_its_place() {
         let slots = Slots::new(64);
         let places: Vec<_> = (1..=8).map(|key| held(slots.enter(key << 32, 1, 0))).collect();
-        assert_eq!(slots.enter(9 << 32, 1, 0), Entry::Uncounted);
+        assert_eq!(slots.enter(9 << 32, 1, 0), (Entry::Full, true));
         for key in 1..=8 {
-            assert_eq!(slots.enter(key << 32, 1, 0), Entry::Full);
+            assert_eq!(slots.enter(key << 32, 1, 0), (Entry::Full, false));
         }
         slots.leave(places[3]);
         assert_eq!(held(slots.enter(9 << 32, 1, 0)), places[3]);
-        assert_eq!(slots.enter(4 << 32, 1, 0), Entry::Uncounted);
+        assert_eq!(slots.enter(4 << 32, 1, 0), (Entry::Full, true));
+    }
+
+    #[test]
+    fn a_ninth_key_is_counted_with_the_one_that_has_fewest() {
+        let slots = Slots::new(64);
+        let places: Vec<_> = (1..=8).map(|key| held(slots.enter(key << 32, 3, 0))).collect();
+        for key in [1, 2, 3, 4, 6, 7, 8] {
+            held(slots.enter(key << 32, 3, 0));
+        }
+        let ninth = || slots.enter(9 << 32, 3, 0);
+        assert_eq!(ninth(), (Entry::Held(places[4]), true));
+        // Now all have two, and the first is as good as any.
+        assert_eq!(ninth(), (Entry::Held(places[0]), true));
+        assert_eq!(slots.enter(1 << 32, 3, 0), (Entry::Full, false));
+        let admitted = (0..99).filter(|_| matches!(ninth().0, Entry::Held(_))).count();
+        assert_eq!(admitted, 7, "eight words of three are all there is");
     }
 
     #[test]
@@ -189,7 +222,7 @@ mod tests {
         let run = || {
             let mut times = 0;
             while times < 2000 {
-                if let Entry::Held(place) = slots.enter(77 << 32, 3, 0) {
+                if let (Entry::Held(place), _) = slots.enter(77 << 32, 3, 0) {
                     most.fetch_max(inside.fetch_add(1, Relaxed) + 1, Relaxed);
                     inside.fetch_sub(1, Relaxed);
                     slots.leave(place);

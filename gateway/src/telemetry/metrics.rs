@@ -341,6 +341,9 @@ pub struct Policy {
     pub refused: Counter,
     /// Requests it would have refused if it did not only observe; they count as passed, too.
     pub observed: Counter,
+    /// Requests it counted together with another key's, for want of room; they count as what became of
+    /// them, too.
+    pub shared: Counter,
 }
 
 /// What one worker counts about one upstream.

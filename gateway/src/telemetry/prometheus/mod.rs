@@ -337,11 +337,12 @@ fn tls(page: &mut Page, scrape: &Scrape<'_>) {
 /// What policies made of requests, by policy.
 type PolicyRow = (&'static str, fn(&Policy) -> u64);
 
-const POLICY_ROWS: [PolicyRow; 4] = [
+const POLICY_ROWS: [PolicyRow; 5] = [
     ("passed", |policy| policy.passed.value()),
     ("answered", |policy| policy.answered.value()),
     ("refused", |policy| policy.refused.value()),
     ("observed", |policy| policy.observed.value()),
+    ("shared", |policy| policy.shared.value()),
 ];
 
 fn policies(page: &mut Page, scrape: &Scrape<'_>) {
