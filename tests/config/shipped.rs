@@ -164,6 +164,7 @@ fn add_stray_keys(path: &str, table: &mut Table, written: &mut BTreeSet<String>)
                     "headers",
                     "keys",
                     "merge",
+                    "overrides",
                     "query",
                     "set",
                 ]

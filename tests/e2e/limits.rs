@@ -61,6 +61,36 @@ fn a_reload_forgives_nobody() {
     until("the new limit to count", || ask() == 200);
 }
 
+/// Keys with limits of their own, whichever worker is asked, over a reload that changes something else.
+#[test]
+fn names_have_their_own_limits() {
+    let origin = Origin::saying("hello");
+    let keys = "kind = 'api_key'\n\
+        keys.alice = '00baafe56c18cc4b71c8538b205e799b4ac5a0ed2db5ad482414a20cfa369984'\n\
+        keys.bob = '0dcd466e13eeb74ad8442bb1e22ab8cb2869dccd0572c89fd8e0565bd5dc8939'";
+    let limit = "kind = 'rate_limit'\nkey = 'identity'\nlimits = ['2/h']\n\
+        overrides = { alice = [{ rate = '1/h', burst = 40 }] }";
+    let setup = || {
+        set_up()
+            .upstream("main", &[origin.address])
+            .route("upstream = 'main'\npolicies = ['keys', 'limit']")
+            .set("policies.keys", keys)
+            .set("policies.limit", limit)
+            .workers(2)
+    };
+    let gateway = setup().start();
+    let ask = |who: &str| {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {who}-and-nobody-else\r\n\r\n");
+        gateway.client().send(head).response()
+    };
+    let passes = |who: &str, times: usize| (0..times).filter(|_| ask(who).status == 200).count();
+    assert_eq!(passes("alice", 30), 30);
+    assert_eq!(ask("alice").field("ratelimit-policy"), "\"limit\";q=40;w=144000");
+    assert_eq!(ask("bob").field("ratelimit-policy"), "\"limit\";q=2;w=3600");
+    gateway.reload(setup().set("timeouts", "response = '59s'"));
+    assert_eq!((passes("alice", 20), passes("bob", 5)), (9, 1));
+}
+
 /// What a policy tells the origin about a client is not for the client to say, also not to a limit.
 #[test]
 fn fields_that_policies_set_are_counted_as_they_set_them() {

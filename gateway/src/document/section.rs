@@ -136,23 +136,32 @@ impl<'a> Section<'a> {
             self.missing(key, hint);
         }
         let Some(value) = self.take(key) else { return read };
+        self.elements(value, key, hint, |section, element, name| match parse(&element.kind) {
+            Ok(value) => read.push(value),
+            Err(message) => section.wrong(element.place, name, message),
+        });
+        read
+    }
+
+    /// Reads each element of an array, which has at least one.
+    fn elements(
+        &mut self,
+        value: &Value,
+        key: &str,
+        hint: &str,
+        mut read: impl FnMut(&mut Self, &Value, &str),
+    ) {
         match &value.kind {
             Kind::List(elements) if elements.is_empty() => {
                 self.wrong(value.place, key, format!("is empty: {hint}"));
             }
             Kind::List(elements) => {
                 for (position, element) in elements.iter().enumerate() {
-                    match parse(&element.kind) {
-                        Ok(value) => read.push(value),
-                        Err(message) => {
-                            self.wrong(element.place, &format!("{key}[{position}]"), message);
-                        }
-                    }
+                    read(self, element, &format!("{key}[{position}]"));
                 }
             }
             other => self.wrong(value.place, key, format!("must be an array, is {}", other.name())),
         }
-        read
     }
 
     /// The elements of the array at `key`, at least one, each of which may be written short or as a table.
@@ -163,25 +172,55 @@ impl<'a> Section<'a> {
         mut short: impl FnMut(&Kind) -> Result<T, String>,
         mut table: impl FnMut(&mut Section<'_>) -> Option<T>,
     ) -> Vec<T> {
-        let mut read = Vec::new();
-        match self.take(key) {
-            Some(Value { kind: Kind::List(elements), .. }) if !elements.is_empty() => {
-                for (position, element) in elements.iter().enumerate() {
-                    let name = format!("{key}[{position}]");
-                    match &element.kind {
-                        Kind::Table(_) => self.element(element, &name, "", |section| {
-                            read.extend(table(section));
-                        }),
-                        kind => match short(kind) {
-                            Ok(value) => read.push(value),
-                            Err(message) => self.wrong(element.place, &name, message),
-                        },
-                    }
-                }
-                read
-            }
-            _ => self.list(key, hint, short),
+        if !self.has(key) {
+            self.missing(key, hint);
         }
+        let Some(value) = self.take(key) else { return Vec::new() };
+        self.short_or_tables(value, key, hint, &mut short, &mut table)
+    }
+
+    /// Such an array for each name in the table at `key`.
+    pub(crate) fn named_lists_or_tables<T>(
+        &mut self,
+        key: &'static str,
+        hint: &str,
+        mut short: impl FnMut(&Kind) -> Result<T, String>,
+        mut table: impl FnMut(&mut Section<'_>) -> Option<T>,
+    ) -> Vec<(String, Vec<T>)> {
+        let mut read = Vec::new();
+        let Some(value) = self.take(key) else { return read };
+        let Kind::Table(lists) = &value.kind else {
+            let message = format!("must be a table, is {}", value.kind.name());
+            self.wrong(value.place, key, message);
+            return read;
+        };
+        for (name, list) in &lists.0 {
+            let path = format!("{key}.{}", plain(name));
+            let elements = self.short_or_tables(list, &path, hint, &mut short, &mut table);
+            read.push((name.clone(), elements));
+        }
+        read
+    }
+
+    fn short_or_tables<T>(
+        &mut self,
+        value: &Value,
+        key: &str,
+        hint: &str,
+        short: &mut impl FnMut(&Kind) -> Result<T, String>,
+        table: &mut impl FnMut(&mut Section<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let mut read = Vec::new();
+        self.elements(value, key, hint, |section, element, name| match &element.kind {
+            Kind::Table(_) => section.element(element, name, "", |table_of_one| {
+                read.extend(table(table_of_one));
+            }),
+            kind => match short(kind) {
+                Ok(value) => read.push(value),
+                Err(message) => section.wrong(element.place, name, message),
+            },
+        });
+        read
     }
 
     /// The position of the name at `key` among `names`; a problem if there is none.

@@ -42,6 +42,16 @@ impl Key {
         }
     }
 
+    /// Whether it tells apart who has been found to be somebody.
+    pub fn has_identity(&self) -> bool {
+        self.parts.contains(&Part::Identity)
+    }
+
+    /// Whether it does nothing else.
+    pub fn is_identity(&self) -> bool {
+        self.parts == [Part::Identity]
+    }
+
     /// Where a request lies among all numbers, by a hash that nobody outside can compute.
     pub fn point(&self, request: &Request<'_>, context: &Context, hashes: &RandomState) -> u64 {
         let mut hasher = hashes.build_hasher();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "all workers count in one table")]
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::gcra::{Left, Rate, Table};
+use super::gcra::{LINE_BYTES, Left, Rate, Table};
 use super::key::Key;
 use super::{Build, Parts, Policy, Shared, Verdict};
 use crate::document::section::Section;
@@ -41,6 +42,8 @@ const TABLE_BYTES_DEFAULT: usize = 1 << 20;
 pub struct Settings {
     key: Key,
     limits: Vec<Limit>,
+    /// What counts in the place of `limits` for who has been found to be one of these.
+    overrides: Vec<(String, Vec<Limit>)>,
     /// Bytes of each limit's table.
     table: usize,
     /// Whether clients are told what they have left.
@@ -57,18 +60,17 @@ struct Limit {
 
 impl Settings {
     pub(crate) fn read(table: &mut Section<'_>) -> Self {
-        let limits = table.list_or_tables(
-            "limits",
-            LIMITS_HINT,
-            |kind| limit(kind, None),
-            |table| {
-                let burst = table.optional("burst", integer(BURST));
-                table.required("rate", "write \"100/s\"", |kind| limit(kind, burst))
-            },
-        );
+        let short = |kind: &Kind| limit(kind, None);
+        let long = |table: &mut Section<'_>| {
+            let burst = table.optional("burst", integer(BURST));
+            table.required("rate", "write \"100/s\"", |kind| limit(kind, burst))
+        };
+        let limits = table.list_or_tables("limits", LIMITS_HINT, short, long);
+        let overrides = table.named_lists_or_tables("overrides", LIMITS_HINT, short, long);
         Self {
             key: Key::read(table),
             limits,
+            overrides,
             table: table.value("table", TABLE_BYTES_DEFAULT, bytes(TABLE_BYTES)),
             fields: table.value("fields", true, boolean),
             observe: table.value("observe", false, boolean),
@@ -92,38 +94,88 @@ fn limit(kind: &Kind, burst: Option<u32>) -> Result<Limit, String> {
     Ok(Limit { text, rate: Rate { interval_ns, burst } })
 }
 
+impl Settings {
+    /// Whether some have limits of their own by name, and yet are not told apart by it.
+    pub fn overrides_by_others(&self) -> bool {
+        !self.overrides.is_empty() && !self.key.has_identity()
+    }
+
+    /// Limits that are kept together: everybody's, then those of names, with whom they are for.
+    fn quotas(&self) -> Vec<(&[Limit], Vec<&str>)> {
+        let mut quotas: Vec<(&[Limit], Vec<&str>)> = vec![(&self.limits, Vec::new())];
+        for (name, limits) in &self.overrides {
+            match quotas.iter_mut().skip(1).find(|(known, _)| known == limits) {
+                Some((_, names)) => names.push(name),
+                None => quotas.push((limits, vec![name])),
+            }
+        }
+        quotas
+    }
+
+    /// Bytes of each table that so many names have for themselves.
+    fn table_of(&self, names: usize) -> usize {
+        match names > 0 && self.key.is_identity() {
+            // A line each would do, but they spread unevenly.
+            true => self.table.min(2 * names * LINE_BYTES),
+            false => self.table,
+        }
+    }
+}
+
 /// What all workers count in.
 #[derive(Debug)]
 struct Tables {
     hashes: RandomState,
-    /// One of each limit.
-    all: Vec<Table>,
+    /// One for each limit of each quota.
+    all: Vec<Vec<Table>>,
 }
 
 impl Build for Settings {
     fn shared(&self) -> Shared {
         let epoch = Instant::now();
-        let tables = self.limits.iter().map(|limit| Table::new(limit.rate, self.table, epoch));
-        Some(Arc::new(Tables { hashes: RandomState::new(), all: tables.collect() }))
+        let tables = |(limits, names): (&[Limit], Vec<&str>)| {
+            let bytes = self.table_of(names.len());
+            limits.iter().map(|limit| Table::new(limit.rate, bytes, epoch)).collect()
+        };
+        let all = self.quotas().into_iter().map(tables).collect();
+        Some(Arc::new(Tables { hashes: RandomState::new(), all }))
     }
 
     fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
         let shared = parts.shared.clone().or_else(|| self.shared());
         let tables = shared.and_then(|shared| shared.downcast::<Tables>().ok());
-        let names = self.limits.iter().map(|Limit { text, .. }| match self.limits.len() {
-            1 => format!("\"{}\"", parts.name),
-            _ => format!("\"{} {text}\"", parts.name),
-        });
-        let names: Vec<_> = names.collect();
+        let quotas = self.quotas();
+        let own = quotas
+            .iter()
+            .enumerate()
+            .flat_map(|(at, (_, names))| names.iter().map(move |name| ((*name).to_owned(), at)));
         Rc::new(RateLimit {
-            policy_field: policy_field(&names, &self.limits),
-            names,
+            overrides: own.collect(),
+            quotas: quotas.iter().map(|(limits, _)| Quota::new(parts.name, limits)).collect(),
             key: self.key.clone(),
             tables,
             fields: self.fields,
             observe: self.observe,
             counters: Arc::clone(&parts.counters),
         })
+    }
+}
+
+/// What clients are told about limits that are kept together.
+struct Quota {
+    /// Of the limits, as items of structured fields.
+    names: Vec<String>,
+    policy_field: Bytes,
+}
+
+impl Quota {
+    fn new(policy: &str, limits: &[Limit]) -> Self {
+        let names = limits.iter().map(|Limit { text, .. }| match limits.len() {
+            1 => format!("\"{policy}\""),
+            _ => format!("\"{policy} {text}\""),
+        });
+        let names: Vec<_> = names.collect();
+        Self { policy_field: policy_field(&names, limits), names }
     }
 }
 
@@ -141,9 +193,10 @@ struct RateLimit {
     key: Key,
     /// `None` if it were another policy's, which cannot be.
     tables: Option<Arc<Tables>>,
-    /// Of the limits, as items of structured fields.
-    names: Vec<String>,
-    policy_field: Bytes,
+    /// Everybody's, then those of names.
+    quotas: Vec<Quota>,
+    /// Which of them is whose.
+    overrides: HashMap<String, usize>,
     fields: bool,
     observe: bool,
     counters: Arc<metrics::Policy>,
@@ -152,6 +205,14 @@ struct RateLimit {
 impl Policy for RateLimit {
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let Some(Tables { hashes, all }) = self.tables.as_deref() else {
+            return Verdict::Continue;
+        };
+        let own = match self.overrides.is_empty() {
+            true => None,
+            false => self.overrides.get(request.identity()),
+        };
+        let own = own.copied().unwrap_or(0);
+        let (Some(all), Some(quota)) = (all.get(own), self.quotas.get(own)) else {
             return Verdict::Continue;
         };
         let hash = self.key.point(request, context, hashes);
@@ -171,7 +232,7 @@ impl Policy for RateLimit {
         }
         if self.fields || !within {
             let left: Vec<_> = all.iter().map(|table| table.left(hash, now)).collect();
-            self.tell(&left, within, context);
+            self.tell(quota, &left, within, context);
         }
         match within {
             true => Verdict::Continue,
@@ -182,17 +243,17 @@ impl Policy for RateLimit {
 
 impl RateLimit {
     /// What a client is told (draft-ietf-httpapi-ratelimit-headers-11, and RFC 9110 §10.2.3).
-    fn tell(&self, left: &[Left], within: bool, context: &Context) {
+    fn tell(&self, quota: &Quota, left: &[Left], within: bool, context: &Context) {
         let mut edits = context.response_edits.borrow_mut();
         if self.fields {
             let mut value = String::new();
-            for (name, Left { requests, reset, .. }) in self.names.iter().zip(left) {
+            for (name, Left { requests, reset, .. }) in quota.names.iter().zip(left) {
                 let separator = if value.is_empty() { "" } else { ", " };
                 let reset = seconds(*reset);
                 // Writing to a String does not fail.
                 let _ = write!(value, "{separator}{name};r={requests};t={reset}");
             }
-            edits.add(Bytes::from_static(b"ratelimit-policy"), self.policy_field.clone());
+            edits.add(Bytes::from_static(b"ratelimit-policy"), quota.policy_field.clone());
             edits.add(Bytes::from_static(b"ratelimit"), value.into());
         }
         if !within {
@@ -258,6 +319,24 @@ mod tests {
             let answered = Asker::get("/").of(&*policy);
             assert_eq!((answered.verdict, &*answered.response), (Verdict::Continue, ""));
         }
+    }
+
+    #[test]
+    fn names_may_have_limits_of_their_own() {
+        let policy = policy(
+            "limits = ['1/h']\nkey = 'identity'\n\
+             overrides = { alice = ['3/h'], bob = ['3/h'], 'CN=carol, O=x' = ['2/h', '1/h'] }",
+        );
+        let passes = |name: &str| {
+            let asker = Asker::get("/").identity(name);
+            (0..9).filter(|_| asker.of(&*policy).verdict == Verdict::Continue).count()
+        };
+        assert_eq!(["alice", "bob", "CN=carol, O=x", "dave", ""].map(passes), [3, 3, 1, 1, 1]);
+        let told = |name: &str| Asker::get("/").identity(name).of(&*policy).response;
+        assert!(told("bob").starts_with("ratelimit-policy: \"api\";q=3;w=3600\n"));
+        assert!(told("dave").starts_with("ratelimit-policy: \"api\";q=1;w=3600\n"));
+        let quotas = "\"api 2/h\";q=2;w=3600, \"api 1/h\";q=1;w=3600\n";
+        assert!(told("CN=carol, O=x").starts_with(&format!("ratelimit-policy: {quotas}")));
     }
 
     #[test]
