@@ -173,7 +173,11 @@ fn what_is_not_let_in_gets_its_status() {
         gateway.metric(&format!("gateway_policy_requests_total{{{labels}}}"))
     };
     assert_eq!((counted("hole", "refused"), counted("seen", "observed")), (1.0, 1.0));
-    assert!(gateway.stop().contains("rule patches:hole"));
+    let log = gateway.stop();
+    assert!(log.contains("rule patches:hole"));
+    let observed: Vec<_> = log.lines().filter(|line| line.contains("\"observed\":")).collect();
+    let [line] = observed[..] else { panic!("{log}") };
+    assert!(line.contains("\"target\":\"/?a=x\"") && line.contains(":\"patches:seen\"}"), "{line}");
 }
 
 #[test]

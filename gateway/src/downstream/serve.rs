@@ -103,8 +103,9 @@ pub(super) async fn serve(
         shared.note_status(context.status.get(), source, peer.socket);
     }
     let logged = context.logged_query.take().map(|query| with_query(&request, &query));
-    let reason = context.reason.take();
+    let (reason, observed) = (context.reason.take(), context.observed.take());
     shared.log(|| Entry {
+        observed: &observed,
         target: logged.as_deref().unwrap_or_else(|| head.target_text.of(bytes)),
         error: error.map(|error| reason.as_deref().unwrap_or(error.message())),
         ..entry(shared, &request, &context, duration)
@@ -487,6 +488,7 @@ fn unknown(client: SocketAddr) -> Entry<'static> {
         identity: "",
         request_id: b"",
         error: None,
+        observed: "",
     }
 }
 

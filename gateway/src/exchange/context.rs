@@ -135,6 +135,9 @@ pub struct Context {
     pub response_edits: RefCell<Edits>,
     /// Why a policy has refused the request, where that tells more than the error does.
     pub reason: RefCell<Option<Box<str>>>,
+    /// What would have refused it, if it did not only observe: policies, with their rules where they have
+    /// some.
+    pub observed: RefCell<String>,
     /// What a policy answers with: a content type, and a body.
     pub content: RefCell<Option<(String, Vec<u8>)>>,
     /// What the access log shows in place of the query, where that has a secret in it.
@@ -149,6 +152,13 @@ impl Context {
     /// Keeps `guard` until the exchange has ended, however it does.
     pub fn hold(&self, guard: impl Any) {
         self.held.borrow_mut().push(Box::new(guard));
+    }
+
+    /// Takes down that the policy or rule of this name would have refused the request.
+    pub fn observe(&self, name: &str) {
+        let mut observed = self.observed.borrow_mut();
+        let separator = if observed.is_empty() { "" } else { ", " };
+        observed.extend([separator, name]);
     }
 
     /// Shows `look` the first value of a request's field as the origin is to get it: policies may have

@@ -76,6 +76,7 @@ impl Build for Settings {
     fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
         let shared = parts.shared.clone().or_else(|| self.shared());
         Rc::new(Concurrency {
+            name: parts.name.to_owned(),
             settings: self.clone(),
             counts: shared.and_then(|shared| shared.downcast().ok()),
             line: Rc::default(),
@@ -86,6 +87,7 @@ impl Build for Settings {
 
 /// A worker's part in it.
 struct Concurrency {
+    name: String,
     settings: Settings,
     /// `None` if it were another policy's, which cannot be.
     counts: Option<Arc<Counts>>,
@@ -102,7 +104,10 @@ impl Policy for Concurrency {
         self.counters.shared.add(u64::from(is_shared));
         match entry {
             Entry::Held(place) => context.hold(self.held(counts, place)),
-            Entry::Queued(_) | Entry::Full if *observe => self.counters.observed.add(1),
+            Entry::Queued(_) | Entry::Full if *observe => {
+                self.counters.observed.add(1);
+                context.observe(&self.name);
+            }
             Entry::Queued(_) | Entry::Full if *queue > 0 => return Verdict::Wait,
             Entry::Queued(_) | Entry::Full => return refuse(context),
         }

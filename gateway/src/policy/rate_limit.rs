@@ -150,6 +150,7 @@ impl Build for Settings {
             .enumerate()
             .flat_map(|(at, (_, names))| names.iter().map(move |name| ((*name).to_owned(), at)));
         Rc::new(RateLimit {
+            name: parts.name.to_owned(),
             overrides: own.collect(),
             quotas: quotas.iter().map(|(limits, _)| Quota::new(parts.name, limits)).collect(),
             key: self.key.clone(),
@@ -190,6 +191,7 @@ fn policy_field(names: &[String], limits: &[Limit]) -> Bytes {
 
 /// A worker's part in it.
 struct RateLimit {
+    name: String,
     key: Key,
     /// `None` if it were another policy's, which cannot be.
     tables: Option<Arc<Tables>>,
@@ -227,7 +229,10 @@ impl Policy for RateLimit {
             }
         };
         if self.observe {
-            self.counters.observed.add(u64::from(!within));
+            if !within {
+                self.counters.observed.add(1);
+                context.observe(&self.name);
+            }
             return Verdict::Continue;
         }
         if self.fields || !within {
@@ -319,6 +324,10 @@ mod tests {
             let answered = Asker::get("/").of(&*policy);
             assert_eq!((answered.verdict, &*answered.response), (Verdict::Continue, ""));
         }
+        Asker::get("/").ask(|request, context| {
+            assert_eq!(policy.request(request, context), Verdict::Continue);
+            assert_eq!(*context.observed.borrow(), "api");
+        });
     }
 
     #[test]

@@ -121,13 +121,13 @@ impl Build for Settings {
     fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
         let rules = self.rules.iter().map(|rule| {
             let name = format!("{}:{}", parts.name, rule.name);
-            (rule.clone(), parts.metrics.policy(&name), format!("rule {name}"))
+            (rule.clone(), parts.metrics.policy(&name), name)
         });
         Rc::new(Rules(rules.collect()))
     }
 }
 
-/// Each with what is counted about it, and what the log says of it.
+/// Each with what is counted about it, and what it is called there and in the log.
 struct Rules(Vec<(Rule, Arc<metrics::Policy>, String)>);
 
 impl Policy for Rules {
@@ -138,10 +138,11 @@ impl Policy for Rules {
             }
             if rule.observe {
                 counters.observed.add(1);
+                context.observe(name);
                 continue;
             }
             counters.refused.add(1);
-            context.reason.replace(Some(name.as_str().into()));
+            context.reason.replace(Some(format!("rule {name}").into()));
             return Verdict::Refuse(Error::Denied(Denial::Rule));
         }
         Verdict::Continue

@@ -79,6 +79,7 @@ fn access_line(bencher: Bencher<'_, '_>, format: Format) {
         identity: "",
         request_id: b"0123456789abcdef0123456789abcdef",
         error: None,
+        observed: "",
     };
     bencher.bench_local(|| log.record(black_box(&entry)));
     drop(log);

@@ -46,6 +46,8 @@ pub struct Entry<'a> {
     pub request_id: &'a [u8],
     /// What went wrong, in the words of the error.
     pub error: Option<&'a str>,
+    /// What would have refused it, if it did not only observe, or empty.
+    pub observed: &'a str,
 }
 
 /// Appends `entry` as a JSON object and a line feed. What is empty or absent has no member;
@@ -81,6 +83,7 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, entry: &Entry<'_>) {
     json_text(out, "referer", entry.referer);
     json_text(out, "request_id", entry.request_id);
     json_text(out, "error", entry.error.unwrap_or_default().as_bytes());
+    json_text(out, "observed", entry.observed.as_bytes());
     out.extend_from_slice(b"}\n");
 }
 
@@ -226,6 +229,7 @@ pub(super) mod tests {
             identity: "",
             request_id: b"",
             error: None,
+            observed: "",
         }
     }
 
