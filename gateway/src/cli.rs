@@ -184,6 +184,10 @@ pub struct Explain {
     /// Where it comes from
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub from: IpAddr,
+
+    /// The certificate its client shows (PEM), taken for verified
+    #[arg(long, value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
 }
 
 /// Flags of `gateway run`; each wins over the file.

@@ -11,6 +11,7 @@ use gateway::cli::{Cli, Command, Remote, XdpCommand};
 use gateway::config::{self, Overrides};
 use gateway::explain::{Question, explain};
 use gateway::policy::api_key;
+use gateway::tls::ClientCertificate;
 use gateway::{control, doctor, remote, telemetry, top, xdp};
 
 fn main() -> ExitCode {
@@ -41,7 +42,9 @@ fn execute(command: Command) -> Result<(), u8> {
                 config::load(Some(&asked.config), &Overrides::default(), &control::usable_cpus());
             let config = load.map_err(|error| fail(error.exit_code(), error))?;
             let (method, url, fields) = (asked.method, asked.url, asked.fields);
-            let question = Question { method, url, fields, source: asked.from };
+            let certificate = asked.client_cert.as_deref().map(ClientCertificate::read);
+            let certificate = certificate.transpose().map_err(|error| fail(2, error))?;
+            let question = Question { method, url, fields, source: asked.from, certificate };
             print!("{}", explain(&config, &question).map_err(|error| fail(2, error))?);
         }
         Command::Ban(asked) => {

@@ -29,25 +29,126 @@ fn says(example: &str, arguments: &[&str], expected: &[&str]) {
 #[test]
 fn which_policies_and_what_they_say() {
     let listener = "listener 127.0.0.1:8080";
+    let blocked = "rule not from config/examples/networks.txt";
+    let patches = "rule log4shell, traversal, union-select (only counted)";
     says(
         "access",
         &["GET", "http://localhost:8080/admin/x", "-H", "User-Agent: ${jndi:ldap://x}"],
-        &[listener, "policy blocked: lets it pass", "policy patches: 403, rule patches:log4shell"],
+        &[
+            listener,
+            "policy blocked: lets it pass",
+            blocked,
+            "policy patches: 403, rule patches:log4shell",
+            patches,
+        ],
     );
     says(
         "access",
         &["GET", "http://localhost:8080/admin/x", "--from", "192.0.2.7"],
-        &[listener, "policy blocked: 403, address not let in"],
+        &[listener, "policy blocked: 403, address not let in", blocked],
     );
+    let json = "rule methods GET, HEAD, POST; with x-tenant; bodies of application/json; bodies of \
+                64KiB at most";
+    let before = [
+        listener,
+        "policy blocked: lets it pass",
+        blocked,
+        "policy patches: lets it pass",
+        patches,
+        "route routes[1] /api/*",
+    ];
+    let rest = [
+        "policy json: lets it pass",
+        json,
+        "limits a body of 64KiB at most",
+        "upstream app: p2c among 127.0.0.1:9000",
+    ];
+    let url = "http://localhost:8080/api/x";
+    says("access", &["GET", url, "-H", "X-Tenant: a"], &[&before[..], &rest].concat());
+    let rest = ["policy json: 405, method not let in", json, "answer allow: GET, HEAD, POST"];
+    says("access", &["PUT", url], &[&before[..], &rest].concat());
+}
+
+#[test]
+fn which_limits() {
+    let names = ["\"per_client 10/s\"", "\"per_client 300/m\""];
+    let [fast, slow] = names;
     says(
         "limits",
-        &["GET", "http://localhost:8080/hello"],
+        &["GET", "http://localhost:8080/search"],
         &[
-            listener,
+            "listener 127.0.0.1:8080",
             "policy per_client: lets it pass",
-            "route routes[1] /hello",
+            "rule 10/s after 20 and 300/m after 300, by client",
+            &format!("answer ratelimit-policy: {fast};q=20;w=2, {slow};q=300;w=60"),
+            &format!("answer ratelimit: {fast};r=19;t=1, {slow};r=299;t=1"),
+            "route routes[0] /search",
+            "policy strict: lets it pass",
+            "rule 1/s after 1, by client and route, which is only counted",
+            "policy search: lets it pass",
+            "rule 4 in flight, by route, 8 more wait for 2s",
             "limits a body of 10MiB at most",
-            "answer 200, by routes[1].respond",
+            "upstream app: p2c among 127.0.0.1:9000",
+        ],
+    );
+}
+
+#[test]
+fn what_browsers_are_told() {
+    let before = [
+        "listener 127.0.0.1:8080",
+        "policy security_headers: lets it pass",
+        "answer x-content-type-options: nosniff",
+        "answer referrer-policy: strict-origin-when-cross-origin",
+        "answer x-frame-options: SAMEORIGIN",
+        "answer content-security-policy: frame-ancestors 'self'",
+        "answer cross-origin-opener-policy: same-origin-allow-popups",
+        "answer permissions-policy: camera=(), geolocation=(), microphone=()",
+        "policy cookies: lets it pass",
+        "rule cookies of answers get SameSite=Lax; HttpOnly; Secure over HTTPS only",
+        "policy public: lets it pass",
+        "request X-Client: 127.0.0.1",
+        "request X-Route: localhost/api/x",
+        "answer without Server",
+        "answer without X-Powered-By",
+        "route routes[0] /api/*",
+    ];
+    let rest = [
+        "policy pages: answers 204",
+        "rule pages of https://app.example.com or https://*.shop.example.com; \
+         methods: GET, PUT, DELETE; headers: authorization, content-type",
+        "answer without access-control-allow-private-network",
+        "answer without access-control-expose-headers",
+        "answer vary: Origin",
+        "answer access-control-allow-origin: https://app.example.com",
+        "answer access-control-allow-credentials: true",
+        "answer access-control-allow-methods: GET, PUT, DELETE",
+        "answer access-control-allow-headers: authorization, content-type",
+        "answer access-control-max-age: 600",
+        "answer vary: Access-Control-Request-Method, Access-Control-Request-Headers",
+    ];
+    let origin = "Origin: https://app.example.com";
+    let method = "Access-Control-Request-Method: PUT";
+    says(
+        "browsers",
+        &["OPTIONS", "http://localhost:8080/api/x", "-H", origin, "-H", method],
+        &[&before[..], &rest].concat(),
+    );
+}
+
+#[test]
+fn who_is_asked_about_it() {
+    says(
+        "forward_auth",
+        &["GET", "http://localhost:8080/orders"],
+        &[
+            "listener 127.0.0.1:8080",
+            "route routes[0] /orders",
+            "policy session: takes its time, and then lets it pass or not",
+            "rule GET /verify of sessions in 5s, else 503, or what it said of late",
+            "request without x-user",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[0].respond",
         ],
     );
 }
@@ -56,11 +157,38 @@ fn which_policies_and_what_they_say() {
 fn who_shows_which_key() {
     let listener = "listener 127.0.0.1:8080";
     let url = "http://localhost:8080/hello";
-    says("keys", &["GET", url], &[listener, "policy keys: 401, no credentials"]);
+    let keys = "rule one of 3 keys as header:x-api-key or bearer";
+    let asked = [
+        "answer www-authenticate: ApiKey realm=\"gateway\", in=\"header\", name=\"x-api-key\"",
+        "answer www-authenticate: Bearer realm=\"gateway\"",
+    ];
+    let before = [listener, "policy keys: 401, no credentials", keys, "request without x-user"];
+    says("keys", &["GET", url], &[&before[..], &asked].concat());
+    let stripped = ["request without x-user", "request without authorization"];
+    let before = [listener, "policy keys: 401, wrong credentials", keys];
     says(
         "keys",
         &["GET", url, "-H", "Authorization: Bearer alice"],
-        &[listener, "policy keys: 401, wrong credentials"],
+        &[&before[..], &stripped, &asked].concat(),
+    );
+    says(
+        "keys",
+        &["GET", url, "-H", "X-Api-Key: alice-and-nobody-else"],
+        &[
+            listener,
+            "policy keys: lets it pass",
+            keys,
+            "request without x-api-key",
+            "request x-user: alice",
+            "policy per_key: lets it pass",
+            "rule 100/s after 100 and 100000/h after 100000, by identity, of alice",
+            "answer ratelimit-policy: \"per_key 100/s\";q=100;w=1, \
+             \"per_key 100000/h\";q=100000;w=3600",
+            "answer ratelimit: \"per_key 100/s\";r=99;t=1, \"per_key 100000/h\";r=99999;t=1",
+            "route routes[1] /hello",
+            "limits a body of 10MiB at most",
+            "answer 200, by routes[1].respond",
+        ],
     );
     says(
         "keys",
@@ -68,7 +196,13 @@ fn who_shows_which_key() {
         &[
             listener,
             "policy keys: lets it pass",
+            keys,
+            "request without authorization",
+            "request x-user: bob",
             "policy per_key: lets it pass",
+            "rule 10/s after 10, by identity",
+            "answer ratelimit-policy: \"per_key\";q=10;w=1",
+            "answer ratelimit: \"per_key\";r=9;t=1",
             "route routes[1] /hello",
             "limits a body of 10MiB at most",
             "answer 200, by routes[1].respond",
@@ -80,13 +214,23 @@ fn who_shows_which_key() {
 fn who_shows_a_password() {
     let listener = "listener 127.0.0.1:8080";
     let url = "http://localhost:8080/hello";
-    says("passwords", &["GET", url], &[listener, "policy staff: 401, no credentials"]);
+    let file = "rule the password of one of 2 in config/examples/passwords.txt";
+    let unnamed = "request without x-user";
+    let asked = "answer www-authenticate: Basic realm=\"staff\", charset=\"UTF-8\"";
+    says(
+        "passwords",
+        &["GET", url],
+        &[listener, "policy staff: 401, no credentials", file, unnamed, asked],
+    );
     says(
         "passwords",
         &["GET", url, "-H", "Authorization: Basic YWxpY2U6b3Blbi1zZXNhbWU="],
         &[
             listener,
             "policy staff: takes its time, and then lets it pass or not",
+            file,
+            unnamed,
+            "request without authorization",
             "route routes[1] /hello",
             "limits a body of 10MiB at most",
             "answer 200, by routes[1].respond",
@@ -101,14 +245,28 @@ fn who_shows_a_token() {
     let token = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/examples/token.txt");
     let token = std::fs::read_to_string(token).unwrap();
     let field = format!("Authorization: Bearer {}", token.trim());
-    says("tokens", &["GET", url], &[listener, "policy users: 401, no credentials"]);
+    let rule = "rule a token as bearer, signed by ES256; its sub is who it is";
+    let [user, email] = ["request without x-user", "request without x-email"];
+    let asked = "answer www-authenticate: Bearer realm=\"gateway\"";
+    says(
+        "tokens",
+        &["GET", url],
+        &[listener, "policy users: 401, no credentials", rule, user, email, asked],
+    );
     says(
         "tokens",
         &["GET", url, "-H", &field],
         &[
             listener,
             "policy users: lets it pass",
+            rule,
+            "request without authorization",
+            "request x-email: alice@example.com",
+            "request x-user: alice",
             "policy per_user: lets it pass",
+            "rule 10/s after 10, by identity",
+            "answer ratelimit-policy: \"per_user\";q=10;w=1",
+            "answer ratelimit: \"per_user\";r=9;t=1",
             "route routes[1] /hello",
             "limits a body of 10MiB at most",
             "answer 200, by routes[1].respond",
@@ -123,7 +281,15 @@ fn who_shows_a_token() {
         says(
             "tokens",
             &["GET", url, "-H", field],
-            &[listener, &format!("policy users: 401, {said}")],
+            &[
+                listener,
+                &format!("policy users: 401, {said}"),
+                rule,
+                user,
+                email,
+                "request without authorization",
+                &format!("{asked}, error=\"invalid_token\", error_description=\"{said}\""),
+            ],
         );
     }
 }
@@ -133,14 +299,28 @@ fn who_is_known_to_which() {
     let listener = "listener 127.0.0.1:8080";
     let url = "http://localhost:8080/hello";
     let (keys, people) = ("one of programs: 401", "one of people: 401");
+    let key = "rule one of 2 keys as header:x-api-key";
+    let token = "rule a token as bearer, signed by ES256; its sub is who it is";
+    let without = "request without x-api-key";
+    let [ask_key, ask_token] = [
+        "answer www-authenticate: ApiKey realm=\"gateway\", in=\"header\", name=\"x-api-key\"",
+        "answer www-authenticate: Bearer realm=\"gateway\"",
+    ];
     says(
         "either",
         &["GET", url, "-H", "X-Api-Key: typo"],
         &[
             listener,
             &format!("{keys}, wrong credentials"),
+            key,
+            without,
+            ask_key,
             &format!("{people}, no credentials"),
+            token,
+            ask_token,
             "policy known: 401, wrong credentials",
+            ask_key,
+            ask_token,
         ],
     );
     says(
@@ -149,9 +329,17 @@ fn who_is_known_to_which() {
         &[
             listener,
             "one of programs: lets it pass",
+            key,
+            without,
             &format!("{people}, no credentials"),
+            token,
+            ask_token,
             "policy known: lets it pass",
+            without,
             "policy per_caller: lets it pass",
+            "rule 10/s after 10, by identity",
+            "answer ratelimit-policy: \"per_caller\";q=10;w=1",
+            "answer ratelimit: \"per_caller\";r=9;t=1",
             "route routes[0] /hello",
             "limits a body of 10MiB at most",
             "answer 200, by routes[0].respond",
@@ -248,14 +436,26 @@ fn what_an_answer_is_made_of() {
 fn listeners_and_policies() {
     let listener = "listener 127.0.0.1:8443 with tls \"public\"";
     let hsts = "policy hsts: lets it pass";
+    let told = "answer strict-transport-security: max-age=31536000";
+    let route = "route routes[0] /internal/*";
+    let rule = "rule the certificate of CN=example client";
     says(
         "mtls",
         &["GET", "https://localhost:8443/internal/"],
+        &[listener, hsts, told, route, "policy staff: 403, no client certificate", rule],
+    );
+    says(
+        "mtls",
+        &["GET", "https://localhost:8443/internal/", "--client-cert", "target/certs/client.pem"],
         &[
             listener,
             hsts,
-            "route routes[0] /internal/*",
-            "policy staff: 403, no client certificate",
+            told,
+            route,
+            "policy staff: lets it pass",
+            rule,
+            "limits a body of 10MiB at most",
+            "upstream internal: p2c among 127.0.0.1:9443",
         ],
     );
     says(
@@ -264,6 +464,7 @@ fn listeners_and_policies() {
         &[
             listener,
             hsts,
+            told,
             "route routes[1] /*",
             "answer 400: empty segment in the path; allow_in_path of the route would take it",
         ],

@@ -79,6 +79,16 @@ impl Edits {
         self.query.as_deref()
     }
 
+    /// The names of fields that are removed.
+    pub fn removed(&self) -> impl Iterator<Item = &[u8]> {
+        self.removed.iter().map(|name| &**name)
+    }
+
+    /// The fields that are added.
+    pub fn added(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.added.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// The values of a field that are added.
     pub fn values(&self, name: &[u8]) -> impl Iterator<Item = &[u8]> {
         let own = |(added, _): &&(Bytes, Bytes)| added.eq_ignore_ascii_case(name);

@@ -13,7 +13,7 @@ use super::networks::Networks;
 use super::{Build, Parts, Policy, Verdict, file};
 use crate::document::listed::{COMMENTS, Listed};
 use crate::document::section::Section;
-use crate::document::units::bytes;
+use crate::document::units::{bytes, shown_bytes};
 use crate::document::value::Kind;
 use crate::document::values::{path, text};
 use crate::exchange::error::Denial;
@@ -54,6 +54,13 @@ struct List {
 type Network = (IpNet, Option<u64>);
 
 impl List {
+    /// As a person is told of it.
+    fn text(&self) -> String {
+        let inline = self.inline.iter().map(|(network, _)| network.to_string());
+        let files = self.files.iter().map(|file| file.display().to_string());
+        inline.chain(files).collect::<Vec<_>>().join(", ")
+    }
+
     fn read(table: &mut Section<'_>, list: &'static str, files: &'static str) -> Option<Self> {
         let has = [table.has(list), table.has(files)];
         let mut inline = Vec::new();
@@ -175,6 +182,23 @@ impl Build for Settings {
 struct Access(Settings);
 
 impl Policy for Access {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let Settings { allow, deny, methods, required, content_types, body_bytes, .. } = &self.0;
+        let list = |what: &str, names: &[String]| match names {
+            [] => None,
+            names => Some(format!("{what} {}", names.join(", "))),
+        };
+        let parts = [
+            allow.as_ref().map(|allow| format!("from {}", allow.text())),
+            deny.as_ref().map(|deny| format!("not from {}", deny.text())),
+            list("methods", methods),
+            list("with", required),
+            list("bodies of", content_types),
+            body_bytes.map(|most| format!("bodies of {} at most", shown_bytes(most))),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let Some(denial) = self.0.denial(request) else {
             if let Some(most) = self.0.body_bytes {

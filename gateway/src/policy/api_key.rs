@@ -87,6 +87,11 @@ impl Build for Settings {
 struct ApiKey(Settings);
 
 impl Policy for ApiKey {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let Settings { from, keys, .. } = &self.0;
+        format!("one of {} keys as {}", keys.len(), place::listed(from))
+    }
+
     fn strip(&self, request: &Request<'_>, context: &Context) {
         let Settings { from, caller, .. } = &self.0;
         caller.strip(context);

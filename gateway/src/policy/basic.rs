@@ -88,6 +88,11 @@ struct Basic {
 }
 
 impl Policy for Basic {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let Settings { file, users, .. } = &self.settings;
+        format!("the password of one of {} in {}", users.len(), file.display())
+    }
+
     fn strip(&self, _: &Request<'_>, context: &Context) {
         self.settings.caller.strip(context);
     }

@@ -25,6 +25,13 @@ impl Settings {
 }
 
 impl Policy for Settings {
+    fn rule(&self, _: &Request<'_>) -> String {
+        match &self.allow {
+            None => "anybody's certificate".to_owned(),
+            Some(allow) => format!("the certificate of {}", allow.join(" or ")),
+        }
+    }
+
     fn request(&self, request: &Request<'_>, _: &Context) -> Verdict {
         let Some(certificate) = request.certificate else {
             return Verdict::Refuse(Error::Denied(Denial::NoCertificate));

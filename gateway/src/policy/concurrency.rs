@@ -96,6 +96,16 @@ struct Concurrency {
 }
 
 impl Policy for Concurrency {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let Settings { key, limit, queue, wait, observe, .. } = &self.settings;
+        let waiting = match queue {
+            0 => String::new(),
+            queue => format!(", {queue} more wait for {wait:?}"),
+        };
+        let observed = if *observe { ", which is only counted" } else { "" };
+        format!("{limit} in flight, {key}{waiting}{observed}")
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let Settings { key, limit, queue, observe, .. } = &self.settings;
         let Some(counts) = &self.counts else { return Verdict::Continue };

@@ -38,6 +38,19 @@ impl Settings {
 }
 
 impl Policy for Settings {
+    fn rule(&self, request: &Request<'_>) -> String {
+        let CookieFlags { secure, http_only, same_site } = &self.flags;
+        let secure = match (secure, request.client.scheme) {
+            (false, _) => "",
+            (true, "https") => "; Secure",
+            (true, _) => "; Secure over HTTPS only",
+        };
+        let http_only = if *http_only { "; HttpOnly" } else { "" };
+        let same_site = String::from_utf8_lossy(same_site.as_deref().unwrap_or_default());
+        let flags = format!("{same_site}{http_only}{secure}");
+        format!("cookies of answers get {}", flags.trim_start_matches("; "))
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         // Over plain HTTP a browser would throw a Secure cookie away.
         let secure = self.flags.secure && request.client.scheme == "https";

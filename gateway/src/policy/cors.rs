@@ -137,6 +137,22 @@ fn origin(kind: &Kind) -> Result<Origin, String> {
 }
 
 impl Policy for Settings {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let origins = self.origins.iter().map(|origin| match origin {
+            Origin::Any => "anywhere".to_owned(),
+            Origin::Exact(text) => text.clone(),
+            Origin::Below { scheme, suffix } => format!("{scheme}*{suffix}"),
+        });
+        let origins = origins.collect::<Vec<_>>().join(" or ");
+        let shown = |names: &Option<Bytes>| match names.as_deref() {
+            None => "all".to_owned(),
+            Some(b"") => "no others".to_owned(),
+            Some(names) => String::from_utf8_lossy(names).into_owned(),
+        };
+        let (methods, headers) = (shown(&self.methods), shown(&self.headers));
+        format!("pages of {origins}; methods: {methods}; headers: {headers}")
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let field = |name| values_of(&request.head.fields, request.bytes, name).next();
         let mut edits = context.response_edits.borrow_mut();

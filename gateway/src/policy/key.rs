@@ -1,6 +1,7 @@
 //! What requests that are counted together have in common.
 
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -86,6 +87,22 @@ impl Key {
                 Ipv6Addr::from_bits(address.to_bits() & mask).into()
             }
         }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, part) in self.parts.iter().enumerate() {
+            out.write_str(if position == 0 { "by " } else { " and " })?;
+            match part {
+                Part::Claim(name) => write!(out, "claim {name}"),
+                Part::Client => out.write_str("client"),
+                Part::Field(name) => write!(out, "header {name}"),
+                Part::Identity => out.write_str("identity"),
+                Part::Route => out.write_str("route"),
+            }?;
+        }
+        out.write_str(if self.parts.is_empty() { "all together" } else { "" })
     }
 }
 

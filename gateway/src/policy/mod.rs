@@ -73,6 +73,11 @@ pub trait Policy {
     /// another one finds out, only then, as that may look for the same.
     fn hide(&self, _request: &Request<'_>, _context: &Context) {}
 
+    /// By which of its settings it decides about a request, for who asks why; empty where what it does says it all.
+    fn rule(&self, _request: &Request<'_>) -> String {
+        String::new()
+    }
+
     /// Goes on where [`Self::request`] has said [`Verdict::Wait`], and may ask upstreams. It must end by itself, and is dropped
     /// when the client leaves.
     fn wait<'a>(
@@ -195,6 +200,11 @@ impl Named {
         context: &Context,
     ) -> Option<Verdict> {
         self.0.get(position).map(|asked| asked.policy.request(request, context))
+    }
+
+    /// By which of its settings it says so.
+    pub fn rule(&self, position: usize, request: &Request<'_>) -> Option<String> {
+        self.0.get(position).map(|asked| asked.policy.rule(request))
     }
 }
 

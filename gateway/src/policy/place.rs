@@ -53,6 +53,16 @@ impl Place {
         format!("ApiKey realm=\"{realm}\", in=\"{place}\", name=\"{name}\"")
     }
 
+    /// As a configuration writes it.
+    fn text(&self) -> String {
+        match self {
+            Self::Bearer => "bearer".to_owned(),
+            Self::Header(name) => format!("header:{name}"),
+            Self::Query(name) => format!("query:{name}"),
+            Self::Cookie(name) => format!("cookie:{name}"),
+        }
+    }
+
     /// The secrets that are there.
     fn shown<'r>(&'r self, request: &Request<'r>) -> Vec<Cow<'r, [u8]>> {
         let Request { head, bytes, .. } = *request;
@@ -88,6 +98,11 @@ impl Place {
             Self::Cookie(name) => hide_cookie(request, edits, name),
         }
     }
+}
+
+/// As a person is told of them.
+pub(super) fn listed(places: &[Place]) -> String {
+    places.iter().map(Place::text).collect::<Vec<_>>().join(" or ")
 }
 
 /// The secrets at the first place that has one.

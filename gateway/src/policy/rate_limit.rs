@@ -164,6 +164,8 @@ impl Build for Settings {
 
 /// What clients are told about limits that are kept together.
 struct Quota {
+    /// What a person is told.
+    text: String,
     /// Of the limits, as items of structured fields.
     names: Vec<String>,
     policy_field: Bytes,
@@ -176,7 +178,9 @@ impl Quota {
             _ => format!("\"{policy} {text}\""),
         });
         let names: Vec<_> = names.collect();
-        Self { policy_field: policy_field(&names, limits), names }
+        let shown = |limit: &Limit| format!("{} after {}", limit.text, limit.rate.burst);
+        let text = limits.iter().map(shown).collect::<Vec<_>>().join(" and ");
+        Self { text, policy_field: policy_field(&names, limits), names }
     }
 }
 
@@ -205,15 +209,22 @@ struct RateLimit {
 }
 
 impl Policy for RateLimit {
+    fn rule(&self, request: &Request<'_>) -> String {
+        let own = self.own(request);
+        let limits = self.quotas.get(own).map_or("", |quota| &quota.text);
+        let whose = match own {
+            0 => String::new(),
+            _ => format!(", of {}", request.identity()),
+        };
+        let observed = if self.observe { ", which is only counted" } else { "" };
+        format!("{limits}, {}{whose}{observed}", self.key)
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         let Some(Tables { hashes, all }) = self.tables.as_deref() else {
             return Verdict::Continue;
         };
-        let own = match self.overrides.is_empty() {
-            true => None,
-            false => self.overrides.get(request.identity()),
-        };
-        let own = own.copied().unwrap_or(0);
+        let own = self.own(request);
         let (Some(all), Some(quota)) = (all.get(own), self.quotas.get(own)) else {
             return Verdict::Continue;
         };
@@ -247,6 +258,15 @@ impl Policy for RateLimit {
 }
 
 impl RateLimit {
+    /// Which quota is a client's.
+    fn own(&self, request: &Request<'_>) -> usize {
+        let own = match self.overrides.is_empty() {
+            true => None,
+            false => self.overrides.get(request.identity()),
+        };
+        own.copied().unwrap_or(0)
+    }
+
     /// What a client is told (draft-ietf-httpapi-ratelimit-headers-11, and RFC 9110 §10.2.3).
     fn tell(&self, quota: &Quota, left: &[Left], within: bool, context: &Context) {
         let mut edits = context.response_edits.borrow_mut();

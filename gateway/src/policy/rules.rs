@@ -131,6 +131,14 @@ impl Build for Settings {
 struct Rules(Vec<(Rule, Arc<metrics::Policy>, String)>);
 
 impl Policy for Rules {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let names = self.0.iter().map(|(rule, ..)| match rule.observe {
+            true => format!("{} (only counted)", rule.name),
+            false => rule.name.clone(),
+        });
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         for (rule, counters, name) in &self.0 {
             if !rule.matches(request) {

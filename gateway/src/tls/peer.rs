@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -11,6 +12,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::X509Certificate;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+
+use super::pem;
 
 /// A header field that tells origins of a client's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,15 @@ impl ClientCertificate {
             "" => self.names.first().map_or("", String::as_str),
             subject => subject,
         }
+    }
+
+    /// That of a PEM file, as if it had been verified.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let own = Self::new(&pem::certificates(path)?, &[]);
+        own.ok_or_else(|| pem::wrong(path, "is no certificate"))
     }
 
     /// Reads a chain, the client's own certificate first. `None` if that is none, which rustls would

@@ -133,6 +133,13 @@ struct Passed {
 }
 
 impl Policy for ForwardAuth {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let Settings { upstream, path, timeout, passes_unanswered, cache, .. } = &self.settings;
+        let otherwise = if *passes_unanswered { "it passes" } else { "503" };
+        let cached = if cache.is_some() { ", or what it said of late" } else { "" };
+        format!("GET {path} of {upstream} in {timeout:?}, else {otherwise}{cached}")
+    }
+
     fn strip(&self, _: &Request<'_>, context: &Context) {
         let mut edits = context.request_edits.borrow_mut();
         for name in &self.settings.copy {

@@ -249,6 +249,16 @@ struct Verified {
 }
 
 impl Policy for Jwt {
+    fn rule(&self, _: &Request<'_>) -> String {
+        let Settings { from, algorithms, identity, .. } = &self.settings;
+        let own = ALGORITHMS.iter().filter(|(_, algorithm)| algorithms.contains(algorithm));
+        let names = own.map(|(name, _)| *name).collect::<Vec<_>>().join(" or ");
+        format!(
+            "a token as {}, signed by {names}; its {identity} is who it is",
+            place::listed(from)
+        )
+    }
+
     fn strip(&self, request: &Request<'_>, context: &Context) {
         let Settings { from, claim_fields, caller, .. } = &self.settings;
         caller.strip(context);

@@ -1,6 +1,8 @@
 //! `gateway explain`: what would become of a request, and why. Asks the same code that serves requests,
 //! without a running gateway and without sending anything.
 
+mod policies;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -20,9 +22,8 @@ use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
 use crate::http::parse::{self, HeadLimits, Scan};
 use crate::http::target;
-use crate::policy::{self, Named, Verdict};
 use crate::routing::Facts;
-use crate::telemetry::metrics;
+use crate::tls::ClientCertificate;
 use crate::upstream::{Pending, Probe, Spec};
 
 /// A request as a person describes it.
@@ -36,6 +37,8 @@ pub struct Question {
     pub fields: Vec<String>,
     /// Where it comes from.
     pub source: IpAddr,
+    /// The certificate its client has shown, if it has.
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// Explains what becomes of a request.
@@ -75,20 +78,6 @@ pub fn explain(config: &Config, question: &Question) -> Result<String, String> {
     let request = question.request(&url, &head, bytes, framing, &identity);
     lines.request(config, listener, &request);
     Ok(lines.0)
-}
-
-/// What a policy says, in words.
-fn told(verdict: Verdict, context: &Context) -> String {
-    match verdict {
-        Verdict::Continue => "lets it pass".to_owned(),
-        Verdict::Wait => "takes its time, and then lets it pass or not".to_owned(),
-        Verdict::Answer(status) => format!("answers {status}"),
-        Verdict::Refuse(error) => {
-            let reason = context.reason.borrow();
-            let reason = reason.as_deref().unwrap_or(error.message());
-            format!("{}, {reason}", error.status().unwrap_or_default())
-        }
-    }
 }
 
 /// What becomes of a connection from `source`, and whether that is the end of it.
@@ -149,7 +138,7 @@ impl Question {
     }
 
     fn request<'a>(
-        &self,
+        &'a self,
         url: &Url<'_>,
         head: &'a RequestHead,
         bytes: &'a [u8],
@@ -175,7 +164,7 @@ impl Question {
             identity,
             source: SocketAddr::new(self.source, 0),
             destination: None,
-            certificate: None,
+            certificate: self.certificate.as_ref().filter(|_| url.is_https),
         }
     }
 }
@@ -274,6 +263,7 @@ impl Lines {
             return;
         }
         let limit = route.body_bytes.unwrap_or(config.limits.body_bytes);
+        let limit = context.body_bytes_max.get().map_or(limit, |own| own.min(limit));
         match request.framing {
             Framing::Length(length) if length > limit => {
                 self.say("answer", format!("413: the body has more than {}", shown_bytes(limit)));
@@ -329,44 +319,6 @@ impl Lines {
                 None
             }
         }
-    }
-
-    /// False when one of them answers.
-    fn policies(
-        &mut self,
-        config: &Config,
-        positions: &[usize],
-        request: &Request<'_>,
-        context: &Context,
-    ) -> bool {
-        if positions.is_empty() {
-            return true;
-        }
-        let all = config.policies.iter();
-        let all = all.map(|policy| (&*policy.name, &policy.settings, policy.settings.shared()));
-        let named = Named::new(all, &metrics::Worker::new());
-        let said = |at: usize, request: &Request<'_>, context: &Context| {
-            let (policy, verdict) = (config.policies.get(at)?, named.ask(at, request, context)?);
-            Some((format!("{}: {}", policy.name, told(verdict, context)), verdict))
-        };
-        for at in positions {
-            let settings = config.policies.get(*at).map(|policy| &policy.settings);
-            for member in settings.into_iter().flat_map(policy::Settings::members) {
-                // By itself, as if nobody were asked after it.
-                let (identity, context) = (Identity::default(), Context::default());
-                let request = &Request { identity: &identity, ..*request };
-                let position = config.policies.iter().position(|policy| policy.name == *member);
-                if let Some((said, _)) = position.and_then(|at| said(at, request, &context)) {
-                    self.say("one of", said);
-                }
-            }
-            let Some((said, verdict)) = said(*at, request, context) else { continue };
-            self.say("policy", said);
-            if matches!(verdict, Verdict::Answer(_) | Verdict::Refuse(_)) {
-                return false;
-            }
-        }
-        true
     }
 
     fn action(&mut self, config: &Config, index: usize, route: &Route, request: &Request<'_>) {
