@@ -32,8 +32,8 @@ fn execute(command: Command) -> Result<(), u8> {
         Command::Check { file } => {
             let config = config::load(Some(&file), &Overrides::default(), &control::usable_cpus())
                 .map_err(|error| fail(error.exit_code(), error))?;
-            for warning in config.warnings(SystemTime::now()) {
-                eprintln!("{}: warning: {warning}", file.display());
+            for warning in config::placed(&file, config.warnings(SystemTime::now())) {
+                eprintln!("{warning}");
             }
             println!("{}: ok", file.display());
         }

@@ -51,6 +51,8 @@ impl Config {
         self.exposed_passwords(&mut warnings);
         self.credulous(&mut warnings);
         self.deaf_to_preflights(&mut warnings);
+        self.misplaced(&mut warnings);
+        self.nameless_overrides(&mut warnings);
         self.unreachable(&mut warnings);
         warnings
     }
@@ -151,6 +153,19 @@ impl Config {
         }
     }
 
+    /// Limits of names that are not told apart by name.
+    fn nameless_overrides(&self, warnings: &mut Vec<String>) {
+        for Policy { name, settings } in &self.policies {
+            if let policy::Settings::rate_limit(settings) = settings
+                && settings.has_nameless_overrides()
+            {
+                warnings.push(format!(
+                    "policies.{name}.overrides: are by name, and key has no \"identity\""
+                ));
+            }
+        }
+    }
+
     /// Routes with CORS that preflights never reach.
     fn deaf_to_preflights(&self, warnings: &mut Vec<String>) {
         let is_cors = |index: &usize| {
@@ -177,7 +192,7 @@ impl Config {
         }
     }
 
-    fn asks_for_certificates(&self) -> bool {
+    pub(super) fn asks_for_certificates(&self) -> bool {
         let asks = |index: &usize| self.tls.get(*index).is_some_and(|tls| tls.clients.is_some());
         self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).any(asks)
     }

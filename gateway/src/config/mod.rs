@@ -10,6 +10,7 @@ mod compose;
 mod error;
 mod flags;
 mod lint;
+mod order;
 mod policies;
 mod routes;
 mod tls;
@@ -30,6 +31,7 @@ pub use error::Error;
 use crate::action::mirror::Mirror;
 use crate::action::rewrite::Rewrite;
 use crate::action::{Action, Fallback};
+use crate::document::value::Document;
 use crate::exchange::{Limits, Pages, Timeouts, Trust};
 use crate::http::ambiguity::Ambiguities;
 use crate::net::rt::Driver;
@@ -48,6 +50,18 @@ pub fn load(path: Option<&Path>, flags: &Overrides, cpus: &[usize]) -> Result<Co
     })?;
     check::check(&bytes, flags, cpus)
         .map_err(|problems| Error::Wrong { path: path.map(Path::to_owned), problems })
+}
+
+/// Puts the line of the file that each of its [warnings](Config::warnings) is about in front of it.
+pub fn placed(path: &Path, warnings: Vec<String>) -> Vec<String> {
+    let bytes = read(path).unwrap_or_default();
+    let document = Document::parse(&String::from_utf8_lossy(&bytes));
+    let line = |warning: String| {
+        let key = warning.split(": ").next().unwrap_or_default();
+        let place = document.root.place_of(key).unwrap_or(Place::Whole);
+        Problem { place, key: "warning".to_owned(), message: warning }.line(Some(path))
+    };
+    warnings.into_iter().map(line).collect()
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -44,6 +44,30 @@ impl Kind {
     }
 }
 
+impl Table {
+    /// Where the value at a key such as `routes[2].policies` stands, or what holds it.
+    pub(crate) fn place_of(&self, key: &str) -> Option<Place> {
+        self.0.iter().find_map(|(name, value)| {
+            let rest = key.strip_prefix(name.as_str())?;
+            value.place_in(rest).filter(|_| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+}
+
+impl Value {
+    fn place_in(&self, rest: &str) -> Option<Place> {
+        let inner = match &self.kind {
+            Kind::Table(table) => rest.strip_prefix('.').and_then(|rest| table.place_of(rest)),
+            Kind::List(elements) => rest.strip_prefix('[').and_then(|rest| {
+                let (position, rest) = rest.split_once(']')?;
+                elements.get(position.parse::<usize>().ok()?)?.place_in(rest)
+            }),
+            _ => None,
+        };
+        inner.or(Some(self.place))
+    }
+}
+
 impl Document {
     /// Reads as much as the syntax allows. The parser limits how deep values may nest.
     pub(crate) fn parse(text: &str) -> Self {

@@ -68,6 +68,18 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Whether what comes after it does not see this field, as a key stands there.
+    pub fn hides(&self, field: &str) -> bool {
+        let is_there = |place: &Place| match place {
+            Place::Header(name) => name.eq_ignore_ascii_case(field),
+            Place::Bearer => field == "authorization",
+            _ => false,
+        };
+        !self.caller.pass && self.from.iter().any(is_there)
+    }
+}
+
 impl Build for Settings {
     fn files(&self) -> Vec<&Path> {
         self.file.iter().map(PathBuf::as_path).collect()

@@ -61,6 +61,13 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What it counts together.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
 /// What all workers count in.
 #[derive(Debug)]
 struct Counts {

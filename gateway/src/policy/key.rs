@@ -16,7 +16,7 @@ const HINT: &str = "\"claim:NAME\", \"client\", \"header:NAME\", \"identity\", \
 
 /// What requests that are counted together have in common: all of its parts. Without any, all are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     parts: Vec<Part>,
     /// Bits of an address that make a client.
     ipv4_prefix: u32,
@@ -48,7 +48,20 @@ impl Key {
         self.parts.contains(&Part::Identity)
     }
 
-    /// Whether it does nothing else.
+    /// Whether it tells apart by what a token says.
+    pub fn has_claim(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Claim(_)))
+    }
+
+    /// The fields that it tells apart by.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Field(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether it tells them apart by nothing else.
     pub fn is_identity(&self) -> bool {
         self.parts == [Part::Identity]
     }

@@ -343,6 +343,17 @@ macro_rules! policies {
     (@word $kind:literal authenticates) => { $kind };
 }
 
+impl Settings {
+    /// What it counts together, if it counts.
+    pub(crate) fn key(&self) -> Option<&key::Key> {
+        match self {
+            Self::concurrency(settings) => Some(settings.key()),
+            Self::rate_limit(settings) => Some(settings.key()),
+            _ => None,
+        }
+    }
+}
+
 policies! {
     "access" => access,
     "any" => any,

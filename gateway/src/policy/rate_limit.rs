@@ -96,8 +96,13 @@ fn limit(kind: &Kind, burst: Option<u32>) -> Result<Limit, String> {
 
 impl Settings {
     /// Whether some have limits of their own by name, and yet are not told apart by it.
-    pub fn overrides_by_others(&self) -> bool {
+    pub fn has_nameless_overrides(&self) -> bool {
         !self.overrides.is_empty() && !self.key.has_identity()
+    }
+
+    /// What it counts together.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
     }
 
     /// Limits that are kept together: everybody's, then those of names, with whom they are for.

@@ -153,18 +153,24 @@ fn a_check_says_what_will_go_wrong() {
     assert_eq!(
         lines,
         [
-            "upstreams.b: no route leads there",
-            "tls.main: \"over.pem\" has expired",
-            "tls.main: \"soon.pem\" expires within 5 days",
-            "tls.main: \"shuffled.pem\": the chain is out of order: CN=Between must follow, \
-             CN=Test authority does",
-            "tls.main: \"shuffled.pem\": no route is for a.example",
-            "tls.main: \"alone.pem\": the chain is incomplete: add the certificate of \
-             CN=Test authority",
-            "tls.main: \"over.crl\" is out of date: every client is refused",
-            "routes[4].host: no certificate has the name",
+            (2, "upstreams.b: no route leads there"),
+            (3, "tls.main: \"over.pem\" has expired"),
+            (3, "tls.main: \"soon.pem\" expires within 5 days"),
+            (
+                3,
+                "tls.main: \"shuffled.pem\": the chain is out of order: CN=Between must follow, \
+             CN=Test authority does"
+            ),
+            (3, "tls.main: \"shuffled.pem\": no route is for a.example"),
+            (
+                3,
+                "tls.main: \"alone.pem\": the chain is incomplete: add the certificate of \
+             CN=Test authority"
+            ),
+            (3, "tls.main: \"over.crl\" is out of date: every client is refused"),
+            (20, "routes[4].host: no certificate has the name"),
         ]
-        .map(|line| format!("gateway.toml: warning: {line}"))
+        .map(|(at, line)| format!("gateway.toml:{at}: warning: {line}"))
     );
 }
 
