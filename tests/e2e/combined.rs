@@ -146,6 +146,8 @@ fn some_of_several_may_have_to_know_whom_they_let_in_together() {
     let origin = Origin::saying("hello");
     let gateway = three(&origin)
         .set("policies.known", "kind = 'any'\nof = [['keys', 'users'], 'staff']")
+        .set_more("policies.keys", "metrics = true")
+        .set_more("policies.staff", "metrics = true")
         .set("access_log", "format = 'json'")
         .start();
     let (password, token) = (password("bob:correct-horse"), token());
@@ -168,6 +170,12 @@ fn some_of_several_may_have_to_know_whom_they_let_in_together() {
             assert_eq!(served.fields.one("x-api-key"), None);
         }
     }
+    // Whoever has not let in together with the others has not let in.
+    let counted = ["keys", "staff"].map(|policy| {
+        let labels = format!("policy=\"{policy}\",identity=\"bob\"");
+        gateway.metric(&format!("gateway_identity_requests_total{{{labels}}}"))
+    });
+    assert_eq!(counted, [1.0, 2.0]);
     let log = gateway.stop();
     assert_eq!(log.matches(r#""identity":"bob""#).count(), 3, "{log}");
 }

@@ -126,6 +126,36 @@ fn a_file_of_keys_counts_when_it_changes_and_stays_when_it_is_wrong() {
     fs::remove_file(path).unwrap();
 }
 
+/// As many series as there are names, whoever knocks.
+#[test]
+fn requests_are_counted_by_name_where_that_is_asked_for() {
+    let origin = Origin::saying("hello");
+    let path = unique_path("keys");
+    put(&path, &(line("alice", "one") + &line("alice", "two") + &line("bob", "three")));
+    let gateway = set_up()
+        .to(&[origin.address])
+        .listener("policies = ['keys']")
+        .set("policies.keys", &format!("kind = 'api_key'\nmetrics = true\nfile = {path:?}"))
+        .workers(2)
+        .start();
+    let status = |key: &str| ask(&gateway, "/", &[&format!("X-Api-Key: {key}")]).status;
+    let counted = || {
+        let page = gateway.admin("/metrics").text();
+        let lines = page.lines().filter_map(|line| {
+            line.strip_prefix("gateway_identity_requests_total{policy=\"keys\",identity=")
+        });
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(["one", "two", "one", "three", "guess"].map(status), [200, 200, 200, 200, 401]);
+    assert_eq!(counted(), ["\"alice\"} 3", "\"bob\"} 1"]);
+    put(&path, &(line("alice", "one") + &line("carol", "four")));
+    gateway.wait_for_metric(APPLIED, 1.0);
+    until("every worker to know", || counted().len() == 2 && counted()[1] == "\"carol\"} 0");
+    assert_eq!((status("one"), status("four")), (200, 200));
+    assert_eq!(counted(), ["\"alice\"} 4", "\"carol\"} 1"]);
+    fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn each_name_has_its_own_rate() {
     let origin = Origin::saying("hello");

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -44,6 +45,74 @@ fn all_workers_count_together_and_exactly() {
         assert_eq!(accepted.into_inner(), 200);
         assert_eq!((counted(&gateway, "passed"), counted(&gateway, "refused")), (200.0, 200.0));
         assert_eq!(gateway.metric("gateway_offences_total{offence=\"rate_limit\"}"), 200.0);
+    }
+}
+
+/// What one client has seen of a limit.
+struct Seen {
+    accepted: usize,
+    /// When it first asked, when it had its first answer, and its last.
+    asked: Instant,
+    answered: Instant,
+    ended: Instant,
+    /// When it last asked in vain.
+    in_vain: Instant,
+}
+
+/// Asks as fast as it can for a while, and then until it is refused.
+fn press(gateway: &Gateway, time: Duration) -> Seen {
+    let mut client = gateway.client();
+    let asked = Instant::now();
+    let mut seen = Seen { accepted: 0, asked, answered: asked, ended: asked, in_vain: asked };
+    loop {
+        let before = Instant::now();
+        let status = client.get("/").status;
+        seen.ended = Instant::now();
+        if seen.answered == asked {
+            seen.answered = seen.ended;
+        }
+        match status {
+            200 => seen.accepted += 1,
+            status => {
+                assert_eq!(status, 429);
+                seen.in_vain = before;
+                if asked.elapsed() > time {
+                    return seen;
+                }
+            }
+        }
+    }
+}
+
+/// From the first request to the last, `burst + rate * T` are let in. Clients know T only to within what
+/// an answer takes: at the last refusal nothing was left, and nothing was let in behind the last answer.
+#[test]
+fn a_rate_is_kept_to_a_hundredth_by_clients_that_stay() {
+    const RATE: f64 = 200.0;
+    const BURST: f64 = 400.0;
+    let origin = Origin::saying("hello");
+    let policy = "kind = 'rate_limit'\nlimits = [{ rate = '200/s', burst = 400 }]";
+    for (workers, clients) in [(1, 1), (1, 8), (2, 8)] {
+        let gateway = limited(&origin, policy).workers(workers).start();
+        let seen: Vec<Seen> = thread::scope(|scope| {
+            let pressing: Vec<_> = (0..clients)
+                .map(|_| scope.spawn(|| press(&gateway, Duration::from_secs(2))))
+                .collect();
+            pressing.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        let accepted: usize = seen.iter().map(|seen| seen.accepted).sum();
+        let first_asked = seen.iter().map(|seen| seen.asked).min().unwrap();
+        let first_answered = seen.iter().map(|seen| seen.answered).min().unwrap();
+        let ended = seen.iter().map(|seen| seen.ended).max().unwrap();
+        let in_vain = seen.iter().map(|seen| seen.in_vain).max().unwrap();
+        let right = |time: Duration| BURST + RATE * time.as_secs_f64();
+        let least = right(in_vain - first_answered) * 0.99;
+        let most = right(ended - first_asked) * 1.01;
+        let accepted = accepted as f64;
+        assert!(
+            (least..=most).contains(&accepted),
+            "{workers} workers, {clients} clients: {accepted}, not {least} to {most}"
+        );
     }
 }
 
@@ -208,8 +277,7 @@ fn waiting_ends_with_its_time_with_the_client_and_with_the_gateway() {
     origin.wait_for("a request", |seen| seen.requests.len() == 1);
     let mut leaves = ask(&gateway, "/");
     until("it to wait", || gateway.metric("gateway_requests_in_flight") == 2.0);
-    let reset =
-        socket2::SockRef::from(&*leaves.stream()).set_linger(Some(std::time::Duration::ZERO));
+    let reset = socket2::SockRef::from(&*leaves.stream()).set_linger(Some(Duration::ZERO));
     reset.unwrap();
     drop(leaves);
     until("nobody to wait", || gateway.metric("gateway_requests_in_flight") == 1.0);

@@ -71,6 +71,7 @@ fn passwords_let_in_and_the_origin_is_told_whose() {
     let gateway = passwords
         .gateway(&origin)
         .set_more("policies.staff", "identity_field = 'X-User'\nrealm = 'the staff'")
+        .set_more("policies.staff", "metrics = true")
         .set("access_log", "format = 'json'")
         .start();
     let mut client = gateway.client();
@@ -91,6 +92,8 @@ fn passwords_let_in_and_the_origin_is_told_whose() {
     assert_eq!(gateway.get("/").status, 401);
     assert_eq!(gateway.metric("gateway_offences_total{offence=\"credentials\"}"), 7.0);
     assert_eq!(origin.requests().len(), 3);
+    let series = "gateway_identity_requests_total{policy=\"staff\",identity=\"alice\"}";
+    assert_eq!(gateway.metric(series), 2.0);
     let log = gateway.stop();
     assert_eq!(log.lines().filter(|line| line.contains(r#""identity":"alice""#)).count(), 2);
     assert!(log.contains(r#""error":"wrong credentials""#) && !log.contains("secret"), "{log}");

@@ -120,9 +120,7 @@ impl Any {
         request: &Request<'_>,
         context: &Context,
     ) -> Verdict {
-        for Asked { counters, .. } in &group.0 {
-            counters.passed.add(1);
-        }
+        group.0.iter().for_each(|asked| asked.pass(request));
         request.identity.adopt(identity);
         self.hide(request, context);
         Verdict::Continue

@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "all workers look up in one table")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::caller::{Caller, name};
 use super::place::{self, Place};
+use super::tally::Tally;
 use super::{Build, Parts, Policy, Verdict, file};
 use crate::document::section::Section;
-use crate::document::values::{path, text};
+use crate::document::values::{boolean, path, text};
 use crate::exchange::error::Denial;
 use crate::exchange::{Context, Request};
 
@@ -36,6 +38,8 @@ pub struct Settings {
     /// Those that the configuration itself has.
     inline: Vec<(String, Digest)>,
     file: Option<PathBuf>,
+    /// Whether requests are counted by name.
+    metrics: bool,
     /// All of them.
     keys: Arc<HashMap<Digest, String>>,
     caller: Caller,
@@ -64,7 +68,8 @@ impl Settings {
                 Err(message) => table.reject(message),
             }
         }
-        Self { from, inline, file, keys, caller }
+        let metrics = table.value("metrics", false, boolean);
+        Self { from, inline, file, metrics, keys, caller }
     }
 }
 
@@ -91,45 +96,66 @@ impl Build for Settings {
         Ok(Self { keys, ..self.clone() })
     }
 
-    fn build(&self, _: &Parts<'_>) -> Rc<dyn Policy> {
-        Rc::new(ApiKey(self.clone()))
+    fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
+        let tally = match self.metrics {
+            true => Tally::new(parts, self.keys.values()),
+            false => Tally::default(),
+        };
+        Rc::new(ApiKey { settings: self.clone(), tally })
     }
 }
 
-struct ApiKey(Settings);
+/// A worker's part in it.
+struct ApiKey {
+    settings: Settings,
+    tally: Tally,
+}
 
 impl Policy for ApiKey {
     fn rule(&self, _: &Request<'_>) -> String {
-        let Settings { from, keys, .. } = &self.0;
+        let Settings { from, keys, .. } = &self.settings;
         format!("one of {} keys as {}", keys.len(), place::listed(from))
     }
 
     fn strip(&self, request: &Request<'_>, context: &Context) {
-        let Settings { from, caller, .. } = &self.0;
+        let Settings { from, caller, .. } = &self.settings;
         caller.strip(context);
         place::keep_from_log(from, request, context);
     }
 
     fn hide(&self, request: &Request<'_>, context: &Context) {
-        let Settings { from, caller, .. } = &self.0;
+        let Settings { from, caller, .. } = &self.settings;
         if !caller.pass {
             place::hide(from, request, context);
         }
     }
 
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
-        let Settings { from, keys, caller, .. } = &self.0;
+        let Settings { from, caller, .. } = &self.settings;
         self.strip(request, context);
         self.hide(request, context);
-        let known = match &place::shown(from, request)[..] {
-            [] => return caller.unknown(Denial::NoCredentials, context),
-            [key] => keys.get(&sha256(key)),
-            // Of two in one place nobody knows which one is meant.
-            [..] => None,
-        };
-        match known {
+        let shown = place::shown(from, request);
+        match self.owner(&shown) {
             Some(name) => caller.known(name, request, context),
+            None if shown.is_empty() => caller.unknown(Denial::NoCredentials, context),
             None => caller.unknown(Denial::WrongCredentials, context),
+        }
+    }
+
+    fn passed(&self, request: &Request<'_>) {
+        let Settings { from, metrics, .. } = &self.settings;
+        if let Some(name) = metrics.then(|| self.owner(&place::shown(from, request))).flatten() {
+            self.tally.count(name);
+        }
+    }
+}
+
+impl ApiKey {
+    /// Whose the only key is: of two in one place nobody knows which one is meant.
+    fn owner(&self, shown: &[Cow<'_, [u8]>]) -> Option<&String> {
+        match shown {
+            [key] => self.settings.keys.get(&sha256(key)),
+            _ => None,
         }
     }
 }

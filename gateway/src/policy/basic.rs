@@ -18,11 +18,12 @@ use futures_util::future::LocalBoxFuture;
 
 use super::caller::{Caller, name};
 use super::password_hash::PasswordHash;
+use super::tally::Tally;
 use super::verifiers::Verifiers;
 use super::{Build, Parts, Policy, Shared, Verdict, file};
 use crate::document::section::Section;
 use crate::document::units::duration;
-use crate::document::values::path;
+use crate::document::values::{boolean, path};
 use crate::exchange::error::Denial;
 use crate::exchange::inquiry::Upstreams;
 use crate::exchange::{Context, Error, Request};
@@ -38,6 +39,8 @@ pub struct Settings {
     /// Names and what is kept of their passwords, in the order of names.
     users: Arc<Vec<(String, PasswordHash)>>,
     remember: Duration,
+    /// Whether requests are counted by name.
+    metrics: bool,
     caller: Caller,
 }
 
@@ -52,6 +55,7 @@ impl Settings {
             file,
             users: Arc::new(users),
             remember: table.value("remember", Duration::from_secs(300), duration(REMEMBER)),
+            metrics: table.value("metrics", false, boolean),
             // RFC 7617 §2.1.
             caller: Caller::read(table, |realm| {
                 vec![format!("Basic realm=\"{realm}\", charset=\"UTF-8\"")]
@@ -76,7 +80,11 @@ impl Build for Settings {
     fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
         let shared = parts.shared.clone().or_else(|| self.shared());
         let verifiers = shared.and_then(|shared| shared.downcast().ok());
-        Rc::new(Basic { settings: self.clone(), verifiers })
+        let tally = match self.metrics {
+            true => Tally::new(parts, self.users.iter().map(|(name, _)| name)),
+            false => Tally::default(),
+        };
+        Rc::new(Basic { settings: self.clone(), verifiers, tally })
     }
 }
 
@@ -85,6 +93,7 @@ struct Basic {
     settings: Settings,
     /// `None` if they could not be started.
     verifiers: Option<Arc<Verifiers>>,
+    tally: Tally,
 }
 
 impl Policy for Basic {
@@ -124,6 +133,16 @@ impl Policy for Basic {
         match self.verifiers.as_ref().is_some_and(remembers) {
             true => caller.known(name, request, context),
             false => Verdict::Wait,
+        }
+    }
+
+    fn passed(&self, request: &Request<'_>) {
+        if !self.settings.metrics {
+            return;
+        }
+        let credentials = shown(request).flatten().next();
+        if let Some((name, _)) = credentials.as_deref().and_then(split) {
+            self.tally.count(name);
         }
     }
 

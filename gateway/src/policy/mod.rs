@@ -26,6 +26,7 @@ mod rate_limit;
 mod rules;
 mod security_headers;
 mod slots;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod verifiers;
@@ -72,6 +73,9 @@ pub trait Policy {
     /// Keeps the secrets it looks for from the origin. Part of [`Self::request`] in the same way; but where
     /// another one finds out, only then, as that may look for the same.
     fn hide(&self, _request: &Request<'_>, _context: &Context) {}
+
+    /// It has let a request pass, and so have those it was asked together with.
+    fn passed(&self, _request: &Request<'_>) {}
 
     /// By which of its settings it decides about a request, for who asks why; empty where what it does says it all.
     fn rule(&self, _request: &Request<'_>) -> String {
@@ -208,6 +212,14 @@ impl Named {
     }
 }
 
+impl Asked {
+    /// It has let a request pass.
+    fn pass(&self, request: &Request<'_>) {
+        self.counters.passed.add(1);
+        self.policy.passed(request);
+    }
+}
+
 impl Policies {
     /// What they say of a request; the first that does not let it pass has the last word. `client` is
     /// watched while one takes its time.
@@ -218,7 +230,8 @@ impl Policies {
         context: &Context,
         upstreams: &dyn Upstreams,
     ) -> Verdict {
-        for Asked { policy, counters } in self.0.iter() {
+        for asked in self.0.iter() {
+            let Asked { policy, counters } = asked;
             let verdict = match policy.request(request, context) {
                 // Boxed, so that no other request has room for it.
                 Verdict::Wait => {
@@ -227,7 +240,7 @@ impl Policies {
                 verdict => verdict,
             };
             match verdict {
-                Verdict::Continue | Verdict::Wait => counters.passed.add(1),
+                Verdict::Continue | Verdict::Wait => asked.pass(request),
                 Verdict::Answer(_) => counters.answered.add(1),
                 Verdict::Refuse(_) => counters.refused.add(1),
             }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "control reads what workers count")]
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -231,7 +232,12 @@ pub struct Worker {
     upstreams: Mutex<Vec<(String, Arc<Upstream>)>>,
     /// By name, as those.
     policies: Mutex<Vec<(String, Arc<Policy>)>>,
+    /// By policy; only the names that it has now, of which there may be many.
+    identities: Mutex<BTreeMap<String, Names>>,
 }
+
+/// Requests by the name of who was let in.
+pub type Names = HashMap<String, Arc<Counter>>;
 
 impl Default for Worker {
     fn default() -> Self {
@@ -268,6 +274,7 @@ impl Worker {
             access_log_dropped: Counter::default(),
             upstreams: Mutex::default(),
             policies: Mutex::default(),
+            identities: Mutex::default(),
         }
     }
 
@@ -279,6 +286,25 @@ impl Worker {
     /// The counters of a policy, made when they are first asked for. Not for the hot path.
     pub fn policy(&self, name: &str) -> Arc<Policy> {
         named(&self.policies, name)
+    }
+
+    /// The counters of these names, whom a policy lets in; those that it had before go on. Not for the hot path.
+    pub fn identities<'a>(&self, policy: &str, names: impl Iterator<Item = &'a String>) -> Names {
+        let mut all = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.remove(policy).unwrap_or_default();
+        let counter = |name: &String| before.get(name).cloned().unwrap_or_default();
+        let mut now = Names::new();
+        for name in names {
+            now.entry(name.clone()).or_insert_with_key(counter);
+        }
+        all.insert(policy.to_owned(), now.clone());
+        now
+    }
+
+    /// How often each name was let in, by policy and name.
+    pub fn requests_by_identity(&self) -> Vec<(String, Names)> {
+        let all = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(policy, names)| (policy.clone(), names.clone())).collect()
     }
 
     /// Every policy there has been, and its counters.

@@ -15,7 +15,7 @@ pub use upstreams::Endpoint;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every metric there is, in the order written.
-pub const NAMES: [&str; 57] = [
+pub const NAMES: [&str; 58] = [
     "gateway_build_info",
     "gateway_start_time_seconds",
     "gateway_workers",
@@ -43,6 +43,7 @@ pub const NAMES: [&str; 57] = [
     "gateway_tls_certificate_expiry_seconds",
     "gateway_access_log_lines_dropped_total",
     "gateway_policy_requests_total",
+    "gateway_identity_requests_total",
     "gateway_source_connections_refused_total",
     "gateway_source_connections_uncounted_total",
     "gateway_bans_total",
@@ -212,6 +213,7 @@ pub fn render(scrape: &Scrape<'_>) -> String {
     }
     requests(&mut page, scrape);
     policies(&mut page, scrape);
+    identities(&mut page, scrape);
     sources(&mut page, scrape);
     upstreams::upstreams(&mut page, scrape);
     upstreams::endpoints(&mut page, scrape);
@@ -359,6 +361,21 @@ fn policies(page: &mut Page, scrape: &Scrape<'_>) {
         for ((verdict, _), sum) in POLICY_ROWS.iter().zip(sums) {
             page.sample(name, &[("policy", policy), ("verdict", verdict)], sum);
         }
+    }
+}
+
+/// Who was let in, where policies have been told to count that.
+fn identities(page: &mut Page, scrape: &Scrape<'_>) {
+    let name = "gateway_identity_requests_total";
+    page.family(name, Kind::Counter, "Requests by whom a policy found their client to be.");
+    let mut sums: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (policy, names) in scrape.workers.iter().flat_map(|worker| worker.requests_by_identity()) {
+        for (identity, counter) in names {
+            *sums.entry((policy.clone(), identity)).or_default() += counter.value();
+        }
+    }
+    for ((policy, identity), sum) in &sums {
+        page.sample(name, &[("policy", policy), ("identity", identity)], sum);
     }
 }
 
