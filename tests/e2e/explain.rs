@@ -1,17 +1,14 @@
 //! What `gateway explain` says of the examples.
 
-use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
+use crate::examples::make_certificates;
 use crate::harness::binary;
 
 #[track_caller]
 fn says(example: &str, arguments: &[&str], expected: &[&str]) {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    static CERTIFICATES: OnceLock<()> = OnceLock::new();
-    let certificates = Path::new(folder).join("target/certs");
-    CERTIFICATES.get_or_init(|| certs::write_examples(&certificates).unwrap());
+    make_certificates();
     let config = format!("config/examples/{example}.toml");
     let output = Command::new(binary())
         .current_dir(folder)

@@ -25,6 +25,7 @@ mod doctor;
 mod drain;
 mod driver;
 mod endpoints;
+mod examples;
 mod explain;
 mod faults;
 mod forward_auth;
