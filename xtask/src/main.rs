@@ -1,6 +1,7 @@
 //! The project's chores.
 
 mod bench;
+mod bench_policies;
 mod conformance;
 mod demo;
 mod ebpf;
@@ -64,6 +65,12 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Measure what each policy adds to a request.
+    BenchPolicies {
+        /// Write the table into tests/bench/RESULTS.md.
+        #[arg(long)]
+        write: bool,
+    },
     /// Make the certificates that the examples use, good for ninety days, in target/certs.
     Certs,
     /// Check the rules no compiler knows.
@@ -106,6 +113,7 @@ fn execute(chore: Chore) -> Result<()> {
         Chore::Tls { check, words } => tls::run(check, &words),
         Chore::Bench { arguments } => bench::run(&arguments),
         Chore::BenchKernel { arguments } => bench::run_kernel(&arguments),
+        Chore::BenchPolicies { write } => bench_policies::run(write),
         Chore::Certs => {
             let folder = Path::new("target/certs");
             certs::write_examples(folder).with_context(|| folder.display().to_string())?;

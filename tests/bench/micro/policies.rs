@@ -1,4 +1,5 @@
-//! What each policy adds to a request.
+//! What each policy adds to a request: what its row has more than that of `none`, which is what the request and its
+//! context take to be made. `cargo xtask bench-policies` makes a table of it.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -35,8 +36,10 @@ const KEYS: &str = "kind = 'api_key'\n\
 const TOKENS: &str =
     "kind = 'jwt'\nalgorithms = ['ES256']\njwks_file = 'config/examples/keys.json'";
 
-/// Those that ask somebody, or work something out, are measured with what they remember of the first request.
-const POLICIES: [(&str, &str); 16] = [
+/// Those that ask somebody, or work something out, are measured with what they remember of the first request, but for
+/// `jwt_first`, which has seen none.
+const POLICIES: [(&str, &str); 18] = [
+    ("none", "kind = 'hsts'"),
     ("access", "kind = 'access'\ndeny_files = ['config/examples/networks.txt']"),
     ("any", "kind = 'any'\nof = ['keys', 'tokens']"),
     ("api_key", KEYS),
@@ -53,6 +56,7 @@ const POLICIES: [(&str, &str); 16] = [
     ("headers", "kind = 'headers'\nrequest.set = { X-Client = '{client}' }"),
     ("hsts", "kind = 'hsts'"),
     ("jwt", TOKENS),
+    ("jwt_first", TOKENS),
     ("rate_limit", "kind = 'rate_limit'\nlimits = ['60000/s']"),
     ("rate_limit_silent", "kind = 'rate_limit'\nlimits = ['60000/s']\nfields = false"),
     ("rules", "kind = 'rules'\nrules = [{ name = 'a', path = 'passwd', query = 'jndi:' }]"),
@@ -64,6 +68,7 @@ const PERIOD: Duration = Duration::from_micros(20);
 
 /// What a request is asked by.
 enum Asked {
+    Nobody,
     One(Rc<dyn Policy>),
     /// The one at a position, which is made of the others.
     Named(Named, usize),
@@ -72,6 +77,7 @@ enum Asked {
 impl Asked {
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
         match self {
+            Self::Nobody => Verdict::Continue,
             Self::One(policy) => policy.request(request, context),
             Self::Named(all, position) => all.ask(*position, request, context).unwrap(),
         }
@@ -118,19 +124,23 @@ fn policy(bencher: Bencher<'_, '_>, name: &str) {
         config.policies.iter().map(|one| (&*one.name, &one.settings, one.settings.shared()));
     let position = config.policies.iter().position(|one| one.name == "bench").unwrap();
     let settings = &config.policies.get(position).unwrap().settings;
-    let policy = match settings.members() {
-        [] => Asked::One(settings.build(&Parts {
+    let one = || {
+        settings.build(&Parts {
             name: "bench",
             shared: settings.shared(),
             counters: worker.policy("bench"),
             metrics: &worker,
             members: &[],
-        })),
+        })
+    };
+    let policy = match settings.members() {
+        _ if name == "none" => Asked::Nobody,
+        [] => Asked::One(one()),
         _ => Asked::Named(Named::new(policies, &worker), position),
     };
     let shown = match name {
         "api_key" => format!("X-Api-Key: {KEY}\r\n"),
-        "any" | "jwt" => format!("Authorization: Bearer {}\r\n", TOKEN.trim()),
+        "any" | "jwt" | "jwt_first" => format!("Authorization: Bearer {}\r\n", TOKEN.trim()),
         "basic" => format!("Authorization: Basic {PASSWORD}\r\n"),
         "forward_auth" => "Cookie: session=4711\r\n".to_owned(),
         _ => String::new(),
@@ -177,6 +187,12 @@ fn policy(bencher: Bencher<'_, '_>, name: &str) {
     }
     let second = policy.request(&request(), &Context::default());
     assert_eq!(second, Verdict::Continue, "{name}");
+    if name == "jwt_first" {
+        return bencher.with_inputs(one).bench_local_refs(|policy| {
+            let context = Context::default();
+            black_box(policy.request(black_box(&request()), &context))
+        });
+    }
     bencher.bench_local(|| {
         let context = Context::default();
         black_box(policy.request(black_box(&request()), &context))

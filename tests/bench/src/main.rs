@@ -26,8 +26,8 @@ use peer::{Named, Peer, Rig};
 use report::{Measured, Row};
 use scenario::{ALL, PART_LOAD, Scenario, Times};
 
-/// Where in the results begins what `cargo xtask bench-kernel` has written.
-const OTHERS: &str = "\n## The kernel program\n";
+/// Where in the results begins what other benches have written.
+const OTHERS: &str = "\n## ";
 
 /// Measures what the gateway and its peers cost for each request, one core each, in turns.
 #[derive(Parser)]
