@@ -8,12 +8,16 @@ use crate::policy::Shared;
 pub(super) struct States(Vec<(Policy, Shared)>);
 
 impl States {
-    /// Those of a configuration that takes the place of the one before, in its order. A policy that is
-    /// what it was keeps what it had, so that a reload forgives nobody.
+    /// Those of a configuration that takes the place of the one before, in its order. A policy keeps what it
+    /// had as far as it is what it was, so that a reload forgives nobody.
     pub fn of(&mut self, config: &Config) -> Vec<Shared> {
         let states = config.policies.iter().map(|policy| {
-            let kept = self.0.iter().find(|(before, _)| before == policy);
-            let state = kept.map_or_else(|| policy.settings.shared(), |(_, kept)| kept.clone());
+            let Policy { name, settings } = policy;
+            let state = match self.0.iter().find(|(before, _)| before.name == *name) {
+                Some((before, kept)) if before.settings == *settings => kept.clone(),
+                Some((before, kept)) => settings.shared_after(&before.settings, kept),
+                None => settings.shared(),
+            };
             (policy.clone(), state)
         });
         self.0 = states.collect();

@@ -139,6 +139,11 @@ trait Build: Sized + Clone {
         None
     }
 
+    /// The same with what can be kept of the state of a policy with other settings.
+    fn shared_after(&self, _before: &Self, _state: &Shared) -> Shared {
+        self.shared()
+    }
+
     /// A worker's policy.
     fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy>;
 }
@@ -342,6 +347,16 @@ macro_rules! policies {
             pub fn shared(&self) -> Shared {
                 match self {
                     $(Self::$module(settings) => settings.shared(),)*
+                }
+            }
+
+            /// The same with what can be kept of the state of one with other settings.
+            pub fn shared_after(&self, before: &Self, state: &Shared) -> Shared {
+                match (self, before) {
+                    $((Self::$module(settings), Self::$module(before)) => {
+                        settings.shared_after(before, state)
+                    })*
+                    _ => self.shared(),
                 }
             }
 

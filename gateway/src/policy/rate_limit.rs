@@ -117,11 +117,17 @@ impl Settings {
         quotas
     }
 
+    /// Those of a quota, in which nobody has been counted.
+    fn tables(&self, (limits, names): &(&[Limit], Vec<&str>)) -> Arc<[Table]> {
+        let (bytes, epoch) = (self.table_of(names.len()), Instant::now());
+        limits.iter().map(|limit| Table::new(limit.rate, bytes, epoch)).collect()
+    }
+
     /// Bytes of each table that so many names have for themselves.
     fn table_of(&self, names: usize) -> usize {
         match names > 0 && self.key.is_identity() {
             // A line each would do, but they spread unevenly.
-            true => self.table.min(2 * names * LINE_BYTES),
+            true => self.table.min(2 * names.next_power_of_two() * LINE_BYTES),
             false => self.table,
         }
     }
@@ -132,18 +138,32 @@ impl Settings {
 struct Tables {
     hashes: RandomState,
     /// One for each limit of each quota.
-    all: Vec<Vec<Table>>,
+    all: Vec<Arc<[Table]>>,
 }
 
 impl Build for Settings {
     fn shared(&self) -> Shared {
-        let epoch = Instant::now();
-        let tables = |(limits, names): (&[Limit], Vec<&str>)| {
-            let bytes = self.table_of(names.len());
-            limits.iter().map(|limit| Table::new(limit.rate, bytes, epoch)).collect()
-        };
-        let all = self.quotas().into_iter().map(tables).collect();
+        let all = self.quotas().iter().map(|quota| self.tables(quota)).collect();
         Some(Arc::new(Tables { hashes: RandomState::new(), all }))
+    }
+
+    /// Quotas that are what they were go on, so that one more name forgives no other.
+    fn shared_after(&self, before: &Self, state: &Shared) -> Shared {
+        let state = state.as_ref().and_then(|state| state.downcast_ref::<Tables>());
+        let Some(state) = state.filter(|_| self.key == before.key) else { return self.shared() };
+        let quotas_before = before.quotas();
+        let all = self.quotas().into_iter().enumerate().map(|(at, quota)| {
+            let is_same = |(position, (limits, names)): &(usize, &(&[Limit], Vec<&str>))| {
+                // Everybody's stay everybody's.
+                (*position == 0) == (at == 0)
+                    && *limits == quota.0
+                    && before.table_of(names.len()) == self.table_of(quota.1.len())
+            };
+            let same = quotas_before.iter().enumerate().find(is_same);
+            let kept = same.and_then(|(position, _)| state.all.get(position));
+            kept.map_or_else(|| self.tables(&quota), Arc::clone)
+        });
+        Some(Arc::new(Tables { hashes: state.hashes.clone(), all: all.collect() }))
     }
 
     fn build(&self, parts: &Parts<'_>) -> Rc<dyn Policy> {
