@@ -101,6 +101,22 @@ fn requests_are_called_otherwise_at_the_origin() {
     }
 }
 
+/// A field that a policy sets or removes is not the client's to choose a path by.
+#[test]
+fn fields_in_a_new_path_are_as_policies_have_left_them() {
+    let origin = Origin::saying("hello");
+    let lines = "policies = ['tenant']\nrewrite = { path = '/{header:x-tenant}/{header:x-debug}' }";
+    let gateway = route(set_up().upstream("main", &[origin.address]), "main", lines)
+        .set("policies.tenant", "kind = 'headers'")
+        .set_more(
+            "policies.tenant",
+            "request = { set = { X-Tenant = 'mine' }, remove = ['x-debug'] }",
+        )
+        .start();
+    assert_eq!(ask(&gateway, "GET /", "X-Tenant: other\r\nX-Debug: 1\r\n").status, 200);
+    assert_eq!(origin.targets(), ["/mine/"]);
+}
+
 #[test]
 fn routes_answer_and_redirect_by_themselves() {
     let gateway = set_up()

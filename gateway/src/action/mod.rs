@@ -102,9 +102,14 @@ impl Action {
 
 impl Respond {
     /// What it says to a request that a route for `path` serves.
-    pub fn content(&self, request: &Request<'_>, path: &PathPattern) -> Option<Content<'_>> {
+    pub fn content(
+        &self,
+        request: &Request<'_>,
+        context: &Context,
+        path: &PathPattern,
+    ) -> Option<Content<'_>> {
         let (content_type, body) = (self.content_type.as_str(), self.body.as_ref()?);
-        let body = body.render(request, path.pattern(), Escape::of(content_type));
+        let body = body.render(request, context, path.pattern(), Escape::of(content_type));
         Some(Content { content_type, body })
     }
 }
@@ -120,7 +125,7 @@ impl Redirect {
 
     /// Says where to, to a request that a route for `path` serves; with which status to answer.
     pub fn begin(&self, request: &Request<'_>, path: &PathPattern, context: &Context) -> u16 {
-        let to = self.to.render(request, path.pattern(), Escape::Uri);
+        let to = self.to.render(request, context, path.pattern(), Escape::Uri);
         let name = Bytes::from_static(b"location");
         context.response_edits.borrow_mut().set(name, to.into());
         self.status

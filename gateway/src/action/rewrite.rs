@@ -1,7 +1,7 @@
 //! What a request is called on its way to the origin.
 
-use crate::exchange::Request;
 use crate::exchange::template::{Escape, Template};
+use crate::exchange::{Context, Request};
 use crate::routing::PathPattern;
 
 /// What of a request's target is changed. The query stays.
@@ -33,8 +33,9 @@ impl Rewrite {
     }
 
     /// The new names of a request that a route for `path` serves.
-    pub fn apply(&self, request: &Request<'_>, path: &PathPattern) -> Rewritten {
-        let render = |template: &Template| template.render(request, path.pattern(), Escape::Path);
+    pub fn apply(&self, request: &Request<'_>, context: &Context, path: &PathPattern) -> Rewritten {
+        let render =
+            |template: &Template| template.render(request, context, path.pattern(), Escape::Path);
         let prefixes = (self.strip_prefix.as_deref(), self.add_prefix.as_deref());
         let new_path = match (&self.path, prefixes) {
             (Some(path), _) => Some(render(path)),

@@ -91,8 +91,8 @@ impl Route {
     ///
     /// # Errors
     /// When what it brought along makes a path of it that servers read differently.
-    pub fn rewrite(&self, request: &Request<'_>) -> Result<Rewritten, Error> {
-        let rewritten = self.rewrite.apply(request, &self.path);
+    pub fn rewrite(&self, request: &Request<'_>, context: &Context) -> Result<Rewritten, Error> {
+        let rewritten = self.rewrite.apply(request, context, &self.path);
         let path = rewritten.path.as_deref().unwrap_or_default();
         match Ambiguities::of(path).beyond(self.allow_in_path) {
             Some(ambiguity) => Err(Error::Rejected(Reject::Malformed(ambiguity.reason()))),

@@ -183,7 +183,7 @@ async fn answer(
             return answer_self(shared, 200, content, request, responder, context).await;
         }
         Action::Respond(respond) => {
-            let content = respond.content(request, &route.path);
+            let content = respond.content(request, context, &route.path);
             return answer_self(shared, respond.status, content, request, responder, context).await;
         }
         Action::Redirect(redirect) => {
@@ -207,7 +207,7 @@ async fn answer(
     match fallback {
         Fallback::Respond(respond) => {
             context.fell_back.set(Some(*error));
-            let content = respond.content(request, &route.path);
+            let content = respond.content(request, context, &route.path);
             answer_self(shared, respond.status, content, request, responder, context).await
         }
         Fallback::Forward(index) if may_ask_another(request, *error) => {
@@ -255,7 +255,9 @@ fn send_copy(
     context: &Context,
 ) {
     let upstream = shared.upstreams.get(mirror.upstream).map(Rc::clone);
-    let (Some(upstream), Ok(rewritten)) = (upstream, route.rewrite(request)) else { return };
+    let (Some(upstream), Ok(rewritten)) = (upstream, route.rewrite(request, context)) else {
+        return;
+    };
     let copy = mirror.copy(request, &rewritten, &shared.resources, &upstream, context);
     let Some(copy) = copy else { return };
     let shared = Rc::clone(shared);
@@ -273,7 +275,7 @@ fn forward<'a>(
     context.upstream.set(Some(index));
     let upstream = shared.upstreams.get(index).ok_or(Error::NoRoute)?;
     let (resources, body_bytes_max) = (&shared.resources, route.body_bytes_max(context));
-    let rewritten = route.rewrite(request)?;
+    let rewritten = route.rewrite(request, context)?;
     Ok(Forward { resources, upstream, body_bytes_max, rewritten })
 }
 

@@ -5,10 +5,9 @@ use std::str::FromStr;
 
 use serde_json::Value as Json;
 
-use super::Request;
 use super::context::claim;
+use super::{Context, Request};
 use crate::document::problem::shown;
-use crate::http::head::values_of;
 use crate::http::target;
 use crate::routing::Pattern;
 use crate::routing::conditions::parameters;
@@ -51,7 +50,7 @@ enum Value {
     /// Of a token that has been let in.
     Claim(String),
     Client,
-    /// A field's.
+    /// A field's, as policies have left it.
     Field(String),
     /// What a group of the path's expression matches.
     Group(String),
@@ -167,16 +166,18 @@ impl Template {
     pub fn render(
         &self,
         request: &Request<'_>,
+        context: &Context,
         pattern: Option<&Pattern>,
         escape: Escape,
     ) -> Vec<u8> {
-        self.render_with(request, pattern, escape, &|_| None)
+        self.render_with(request, context, pattern, escape, &|_| None)
     }
 
     /// The same; `find` gives what is referred to, as it is to be written.
     pub fn render_with(
         &self,
         request: &Request<'_>,
+        context: &Context,
         pattern: Option<&Pattern>,
         escape: Escape,
         find: &dyn Fn(&str) -> Option<Vec<u8>>,
@@ -185,7 +186,7 @@ impl Template {
         for part in &self.0 {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Value(value) => value.write(&mut out, request, pattern, escape),
+                Part::Value(value) => value.write(&mut out, request, context, pattern, escape),
                 Part::Reference(name) => out.extend(find(name).unwrap_or_default()),
             }
         }
@@ -206,6 +207,7 @@ impl Value {
         &self,
         out: &mut Vec<u8>,
         request: &Request<'_>,
+        context: &Context,
         pattern: Option<&Pattern>,
         escape: Escape,
     ) {
@@ -234,8 +236,8 @@ impl Value {
                 escape.write(out, request.source.ip().to_canonical().to_string().as_bytes())
             }
             Self::Field(name) => {
-                let value = values_of(&head.fields, bytes, name).next();
-                escape.write(out, value.unwrap_or_default());
+                let write = |value: Option<&[u8]>| escape.write(out, value.unwrap_or_default());
+                context.field(request, name, write);
             }
             Self::Group(name) => {
                 let captures = pattern.and_then(|pattern| pattern.captures(path));

@@ -271,7 +271,7 @@ impl Lines {
             }
             _ => self.say("limits", format!("a body of {} at most", shown_bytes(limit))),
         }
-        self.action(config, index, route, request);
+        self.action(config, index, route, request, &context);
     }
 
     /// The route it takes, after those that looked better.
@@ -321,22 +321,31 @@ impl Lines {
         }
     }
 
-    fn action(&mut self, config: &Config, index: usize, route: &Route, request: &Request<'_>) {
+    fn action(
+        &mut self,
+        config: &Config,
+        index: usize,
+        route: &Route,
+        request: &Request<'_>,
+        context: &Context,
+    ) {
         let split = match &route.action {
             Action::Forward(split) => split,
             Action::Respond(respond) => {
                 self.say("answer", format!("{}, by routes[{index}].respond", respond.status));
                 return;
             }
-            Action::Compose(compose) => return self.compose(config, compose, request, route),
+            Action::Compose(compose) => {
+                return self.compose(config, compose, (request, context), route);
+            }
             Action::Redirect(redirect) => {
-                let to = redirect.to.render(request, route.path.pattern(), Escape::Uri);
+                let to = redirect.to.render(request, context, route.path.pattern(), Escape::Uri);
                 let to = String::from_utf8_lossy(&to);
                 self.say("answer", format!("{}, to {to}", redirect.status));
                 return;
             }
         };
-        let rewritten = route.rewrite.apply(request, &route.path);
+        let rewritten = route.rewrite.apply(request, context, &route.path);
         if let Some(path) = &rewritten.path {
             let shown = String::from_utf8_lossy(path);
             self.say("path", format!("{shown}, by routes[{index}].rewrite"));
@@ -373,13 +382,13 @@ impl Lines {
         &mut self,
         config: &Config,
         compose: &Compose,
-        request: &Request<'_>,
+        (request, context): (&Request<'_>, &Context),
         route: &Route,
     ) {
         for part in &compose.parts {
             let find = |reference: &str| Some(format!("{{part:{reference}}}").into_bytes());
             let pattern = route.path.pattern();
-            let path = part.path.render_with(request, pattern, Escape::Path, &find);
+            let path = part.path.render_with(request, context, pattern, Escape::Path, &find);
             let path = String::from_utf8_lossy(&path);
             let upstream = config.upstreams.get(part.upstream);
             let upstream = upstream.map(|spec| spec.name.as_str()).unwrap_or_default();

@@ -52,8 +52,11 @@ impl Settings {
 
 impl Policy for Settings {
     fn request(&self, request: &Request<'_>, context: &Context) -> Verdict {
-        self.request.apply(request, &mut context.request_edits.borrow_mut());
-        self.response.apply(request, &mut context.response_edits.borrow_mut());
+        // All values are made of what came here, also of fields that are removed or set.
+        let [of_request, of_response] =
+            [&self.request, &self.response].map(|changes| changes.values(request, context));
+        self.request.apply(of_request, &mut context.request_edits.borrow_mut());
+        self.response.apply(of_response, &mut context.response_edits.borrow_mut());
         Verdict::Continue
     }
 }
@@ -76,16 +79,23 @@ impl Changes {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
+    /// What the fields that are set and added are to say.
+    fn values(&self, request: &Request<'_>, context: &Context) -> Vec<Bytes> {
+        let values = self.set.iter().chain(&self.add);
+        values.map(|(_, value)| value.of(request, context)).collect()
+    }
+
     /// Removes first, so that what is both removed and added is there once.
-    fn apply(&self, request: &Request<'_>, edits: &mut Edits) {
+    fn apply(&self, values: Vec<Bytes>, edits: &mut Edits) {
+        let mut values = values.into_iter();
         for name in &self.remove {
             edits.remove(name.clone());
         }
-        for (name, value) in &self.set {
-            edits.set(name.clone(), value.of(request));
+        for ((name, _), value) in self.set.iter().zip(&mut values) {
+            edits.set(name.clone(), value);
         }
-        for (name, value) in &self.add {
-            edits.add(name.clone(), value.of(request));
+        for ((name, _), value) in self.add.iter().zip(values) {
+            edits.add(name.clone(), value);
         }
     }
 }
@@ -93,10 +103,12 @@ impl Changes {
 impl Value {
     /// What may not stand in a field's value becomes a space: [`Edits`] sees to that, whatever a client has
     /// written.
-    fn of(&self, request: &Request<'_>) -> Bytes {
+    fn of(&self, request: &Request<'_>, context: &Context) -> Bytes {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Template(template) => template.render(request, None, Escape::Nothing).into(),
+            Self::Template(template) => {
+                template.render(request, context, None, Escape::Nothing).into()
+            }
         }
     }
 }
@@ -166,6 +178,23 @@ mod tests {
         let answered = asker.of(&settings);
         assert_eq!(answered.request, "X-Client: 192.0.2.1\nX-Route: /a\nX-User: alice\n");
         assert_eq!(answered.response, "X-Id: 7\nX-Served-By: gateway {1}\nVary: accept\n");
+    }
+
+    #[test]
+    fn a_field_is_what_policies_before_have_left_of_it() {
+        let lines = "request.remove = ['X-Old']\nrequest.set = { X-New = '{header:x-old}' }\n\
+                     response.set = { X-Seen = '{header:x-old}{header:x-new}' }";
+        let settings = settings(lines, Settings::read).unwrap();
+        Asker::get("/").field("X-Old", "a").field("X-New", "b").ask(|request, context| {
+            assert_eq!(settings.request(request, context), Verdict::Continue);
+            let value = |edits: &Edits, name: &[u8]| edits.values(name).next().unwrap().to_vec();
+            assert_eq!(value(&context.request_edits.borrow(), b"x-new"), b"a");
+            assert_eq!(value(&context.response_edits.borrow(), b"x-seen"), b"ab");
+            // The next one sees what this one has made of it.
+            assert_eq!(settings.request(request, context), Verdict::Continue);
+            assert_eq!(value(&context.request_edits.borrow(), b"x-new"), b"");
+            assert_eq!(value(&context.response_edits.borrow(), b"x-seen"), b"a");
+        });
     }
 
     #[test]

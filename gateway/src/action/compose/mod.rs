@@ -141,7 +141,7 @@ impl Compose {
             Either::Right(((), _)) => return Err(Error::ClientGone),
         };
         let merged = match &self.merge {
-            Some(shape) => shape.fill(asking.request, asking.pattern, &answers),
+            Some(shape) => shape.fill(asking.request, asking.context, asking.pattern, &answers),
             None => {
                 let names = self.parts.iter().map(|part| part.name.clone());
                 names.zip(answers.values.into_iter().map(Option::unwrap_or_default)).collect()
@@ -206,7 +206,8 @@ impl Asking<'_> {
             };
             Some(encoded(&text))
         };
-        let path = part.path.render_with(self.request, self.pattern, Escape::Path, &value);
+        let path =
+            part.path.render_with(self.request, self.context, self.pattern, Escape::Path, &value);
         let only = path.split(|byte| *byte == b'?').next().unwrap_or_default();
         let ambiguous = Ambiguities::of(only).beyond(self.allow_in_path).is_some();
         if is_missing.get() || ambiguous { Err(Error::NoValue) } else { Ok(path) }

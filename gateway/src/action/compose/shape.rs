@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::Answers;
-use crate::exchange::Request;
 use crate::exchange::template::{Escape, Template};
+use crate::exchange::{Context, Request};
 use crate::routing::Pattern;
 
 /// A value of the answer.
@@ -38,6 +38,7 @@ impl Shape {
     pub(super) fn fill(
         &self,
         request: &Request<'_>,
+        context: &Context,
         pattern: Option<&Pattern>,
         answers: &Answers,
     ) -> Value {
@@ -50,19 +51,21 @@ impl Shape {
                         Value::Null => None,
                         other => Some(other.to_string().into_bytes()),
                     };
-                    let text = template.render_with(request, pattern, Escape::Nothing, &text);
+                    let text =
+                        template.render_with(request, context, pattern, Escape::Nothing, &text);
                     String::from_utf8_lossy(&text).into_owned().into()
                 }
             },
             Self::Object(members) => {
-                let filled = members
-                    .iter()
-                    .map(|(name, shape)| (name.clone(), shape.fill(request, pattern, answers)));
+                let filled = members.iter().map(|(name, shape)| {
+                    (name.clone(), shape.fill(request, context, pattern, answers))
+                });
                 filled.collect::<Map<_, _>>().into()
             }
-            Self::Array(elements) => {
-                elements.iter().map(|shape| shape.fill(request, pattern, answers)).collect()
-            }
+            Self::Array(elements) => elements
+                .iter()
+                .map(|shape| shape.fill(request, context, pattern, answers))
+                .collect(),
             Self::Plain(value) => value.clone(),
         }
     }
