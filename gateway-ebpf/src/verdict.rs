@@ -277,17 +277,20 @@ pub fn decide(packet: &Fields, tables: &impl Tables) -> Verdict {
 }
 
 /// What speaks for or against a new connection. The list comes first, so that nothing keeps out who is
-/// allowed; limits come before cookies, as they cost less.
+/// allowed; limits come before cookies, as they cost less. What is only observed is told where nothing
+/// else is enforced, and keeps nothing from being so.
 #[inline(always)]
 fn connection(address: Address, class: u8, tables: &impl Tables) -> Verdict {
     let flags = tables.settings().flags;
     let mut class = class;
+    let mut observed = None;
     if flags & abi::HAS_LIST != 0 {
         match tables.listed(address) {
             Some(Treatment::Allow) => return Verdict::pass(Reason::Allowed),
-            Some(Treatment::Deny) => {
-                return Verdict::excess(Reason::Denied, flags & abi::ENFORCE_DENY != 0);
+            Some(Treatment::Deny) if flags & abi::ENFORCE_DENY != 0 => {
+                return Verdict::excess(Reason::Denied, true);
             }
+            Some(Treatment::Deny) => observed = Some(Reason::Denied),
             Some(Treatment::Ban) => return Verdict::excess(Reason::Banned, true),
             Some(Treatment::Class(own)) => class = own,
             None => {}
@@ -303,24 +306,33 @@ fn connection(address: Address, class: u8, tables: &impl Tables) -> Verdict {
     };
     let place = tables.place(source, class);
     if limits.connections_max != 0 && tables.open(place) >= limits.connections_max {
-        return Verdict::limit(Reason::TooManyOpen, limits.flags, abi::ENFORCE_CONNECTIONS);
+        if limits.flags & abi::ENFORCE_CONNECTIONS != 0 {
+            return Verdict::refuse(Reason::TooManyOpen, limits.flags);
+        }
+        observed = observed.or(Some(Reason::TooManyOpen));
     }
     let (reason, is_new) = match tables.admit(place, limits.limits) {
+        Admission::Over if limits.flags & abi::ENFORCE_RATE != 0 => {
+            return Verdict::refuse(Reason::OverLimit, limits.flags);
+        }
         Admission::Over => {
-            return Verdict::limit(Reason::OverLimit, limits.flags, abi::ENFORCE_RATE);
+            observed = observed.or(Some(Reason::OverLimit));
+            (Reason::OverLimit, false)
         }
         Admission::Within => (Reason::WithinLimit, false),
         Admission::New => (Reason::WithinLimit, true),
         Admission::Contended => (Reason::Contended, false),
     };
-    if !tables.is_flood(is_new) {
-        return Verdict::pass(reason);
+    if tables.is_flood(is_new) {
+        if flags & abi::ENFORCE_COOKIES != 0 {
+            return Verdict { action: Action::Cookie, reason: Reason::Flood };
+        }
+        observed = observed.or(Some(Reason::Flood));
     }
-    let action = match flags & abi::ENFORCE_COOKIES {
-        0 => Action::Observe,
-        _ => Action::Cookie,
-    };
-    Verdict { action, reason: Reason::Flood }
+    match observed {
+        Some(reason) => Verdict::excess(reason, false),
+        None => Verdict::pass(reason),
+    }
 }
 
 impl Verdict {
@@ -334,14 +346,11 @@ impl Verdict {
         Self { action: if enforced { Action::Drop } else { Action::Observe }, reason }
     }
 
-    /// Of a limit that counts as enforced where `flags` of its [`Class`] have `enforced`.
+    /// Of a limit that is enforced, of a [`Class`] with these `flags`.
     #[inline(always)]
-    const fn limit(reason: Reason, flags: u32, enforced: u32) -> Self {
-        match flags & abi::RESET {
-            0 => Self::excess(reason, flags & enforced != 0),
-            _ if flags & enforced != 0 => Self { action: Action::Reset, reason },
-            _ => Self { action: Action::Observe, reason },
-        }
+    const fn refuse(reason: Reason, flags: u32) -> Self {
+        let action = if flags & abi::RESET != 0 { Action::Reset } else { Action::Drop };
+        Self { action, reason }
     }
 }
 

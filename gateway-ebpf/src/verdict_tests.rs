@@ -105,8 +105,9 @@ fn a_connection_is_dropped_only_above_its_limit() {
 #[test]
 fn who_has_as_many_open_as_it_may_takes_nothing_from_its_allowance() {
     let full = Fixed { open: 5, connections_max: 5, ..FIXED };
-    let expected = (Action::Drop, Action::Observe, Reason::TooManyOpen);
-    assert_eq!(both(segment(443, SYN), full), expected);
+    let enforced = Fixed { class: abi::ENFORCE_CONNECTIONS, ..full };
+    let verdict = decide(&segment(443, SYN).into(), &enforced);
+    assert_eq!((verdict.action, verdict.reason), (Action::Drop, Reason::TooManyOpen));
     let room = Fixed { open: 4, admission: Some(Admission::Within), ..full };
     assert_eq!(both(segment(443, SYN), room).2, Reason::WithinLimit);
     let no_limit = Fixed { connections_max: 0, admission: Some(Admission::Within), ..full };
@@ -129,12 +130,62 @@ fn who_is_allowed_is_asked_nothing_else() {
 #[test]
 fn deny_lists_can_be_observed_and_bans_not() {
     use Action::{Drop, Observe};
-    let denied = Fixed { listed: Some(Treatment::Deny), banned: true, ..FIXED };
+    let within = Some(Admission::Within);
+    let denied = Fixed { listed: Some(Treatment::Deny), admission: within, ..FIXED };
     assert_eq!(both(segment(443, SYN), denied), (Drop, Observe, Reason::Denied));
     let banned = Fixed { banned: true, ..FIXED };
     assert_eq!(both(segment(443, SYN), banned), (Drop, Drop, Reason::Banned));
     let network = Fixed { listed: Some(Treatment::Ban), ..FIXED };
     assert_eq!(both(segment(443, SYN), network), (Drop, Drop, Reason::Banned));
+}
+
+/// What may speak against a connection, in the order in which it is asked, with what enforces it.
+const RULES: [(Reason, u64, u32); 5] = [
+    (Reason::Denied, abi::ENFORCE_DENY, 0),
+    (Reason::Banned, 0, 0),
+    (Reason::TooManyOpen, 0, abi::ENFORCE_CONNECTIONS),
+    (Reason::OverLimit, 0, abi::ENFORCE_RATE),
+    (Reason::Flood, abi::ENFORCE_COOKIES, 0),
+];
+
+#[test]
+fn what_is_only_observed_keeps_nothing_from_being_enforced() {
+    for broken in 0_u32..1 << RULES.len() {
+        let is_broken = |reason| {
+            let rule = RULES.iter().position(|rule| rule.0 == reason).unwrap();
+            broken & 1 << rule != 0
+        };
+        let over = if is_broken(Reason::OverLimit) { Admission::Over } else { Admission::Within };
+        let tables = Fixed {
+            listed: is_broken(Reason::Denied).then_some(Treatment::Deny),
+            banned: is_broken(Reason::Banned),
+            open: is_broken(Reason::TooManyOpen).into(),
+            connections_max: 1,
+            admission: Some(over),
+            flood: is_broken(Reason::Flood),
+            ..FIXED
+        };
+        for enforced in 0_u32..1 << RULES.len() {
+            // Bans are not observed.
+            let is_enforced = |rule: usize| enforced & 1 << rule != 0 || rule == 1;
+            let flags = |flags: (u64, u32), rule: usize| match is_enforced(rule) {
+                true => (flags.0 | RULES[rule].1, flags.1 | RULES[rule].2),
+                false => flags,
+            };
+            let (settings, class) = (0..RULES.len()).fold((FIXED.settings, 0), flags);
+            let verdict = decide(&segment(443, SYN).into(), &Fixed { settings, class, ..tables });
+
+            let mut broken = (0..RULES.len()).filter(|rule| is_broken(RULES[*rule].0));
+            let first = broken.clone().next();
+            let expected = match (broken.find(|rule| is_enforced(*rule)), first) {
+                (Some(4), _) => (Action::Cookie, Reason::Flood),
+                (Some(rule), _) => (Action::Drop, RULES[rule].0),
+                (None, Some(rule)) => (Action::Observe, RULES[rule].0),
+                (None, None) => (Action::Pass, Reason::WithinLimit),
+            };
+            assert_eq!((verdict.action, verdict.reason), expected, "of {enforced:05b}");
+        }
+    }
 }
 
 #[test]

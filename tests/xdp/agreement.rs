@@ -12,16 +12,16 @@ use std::sync::atomic::AtomicU64;
 use aya::programs::{TestRun, TestRunOptions};
 use gateway::admission::lists::live;
 use gateway::admission::{self, Counts, Sources, Treatment, unix_now};
-use gateway::xdp::Program;
+use gateway::xdp::{Ban, Program};
 use gateway_ebpf::answer::{Answer, Frame, answer};
 use gateway_ebpf::bucket::{Admission, Limits, WAYS, admit};
 use gateway_ebpf::hash::Place;
 use gateway_ebpf::packet::{Address, Bytes, decode, fields};
-use gateway_ebpf::verdict::{Action, Tables, Verdict, decide};
-use gateway_ebpf::{abi, hash};
+use gateway_ebpf::verdict::{Action, Reason, Tables, Verdict, decide};
+use gateway_ebpf::{abi, flood, hash};
 
-use crate::packets::{self, Case};
-use crate::{PORT, Setup, load, settings};
+use crate::packets::{self, Case, syn_from_ipv4};
+use crate::{PORT, PORTS, Setup, load, settings};
 
 /// `BPF_PROG_TEST_RUN` takes no frame below an Ethernet header.
 const TEST_RUN_BYTES_MIN: usize = 14;
@@ -62,6 +62,58 @@ fn with_networks_on_lists() {
     agree(&listed(Treatment::Class(0)));
     let exception = listed(Treatment::Deny).list("192.0.2.1", Treatment::Allow);
     agree(&exception.list("2001:db8::/64", Treatment::Allow));
+}
+
+/// All that may speak against a connection, each with and without the others, each enforced or not.
+#[test]
+fn observing_one_thing_and_enforcing_another() {
+    let Some(program) = load(&settings(1, true)) else {
+        return;
+    };
+    let client = IpAddr::from([192, 0, 2, 7]);
+    let frame = syn_from_ipv4([192, 0, 2, 7]);
+    let counts = Arc::new(program.counts().expect("counts"));
+    // One connection, as long as the seat is there.
+    let seats = Sources::new(&connections_max(1), &[], Arc::clone(&counts));
+    let admission::Verdict::Enter(_seat) = seats.enter(client, 0) else { panic!("not the first") };
+    let mut host = Host::new(&settings(1, true));
+    for broken in 0_u32..1 << 5 {
+        let [denied, banned, full, over, flooded] =
+            [0, 1, 2, 3, 4].map(|bit| broken >> bit & 1 != 0);
+        let until = if banned { unix_now() + 600 } else { 0 };
+        let ban = Ban { until, level: 0, reason: 0, hits: 0, in_kernel: true };
+        program.ban(counts.source(client), ban).expect("a ban");
+        for enforced in 0_u32..1 << 4 {
+            let [deny, connections, rate, cookies] =
+                [0, 1, 2, 3].map(|bit| enforced >> bit & 1 != 0);
+            let mut setup = settings(if over { 1 } else { 100_000 }, rate);
+            setup.class().connections_max = if full { 1 } else { 2 };
+            setup.class().enforce_connections = connections;
+            setup.sources.enforce_deny = deny;
+            setup.sources.enforce_cookies = cookies;
+            setup.sources.flood = if flooded { flood::ALWAYS } else { flood::NEVER };
+            if denied {
+                setup = setup.list("192.0.2.0/24", Treatment::Deny);
+            }
+            program.configure(&setup.sources, &PORTS).expect("configure");
+            program.set_list(&live(&setup.sources.list, unix_now())).expect("the list");
+            let Host { constants, lines, .. } = host;
+            host = Host { constants, lines, banned, open: 1, flooded, ..Host::new(&setup) };
+            let mut expected = decide(&fields(&*frame), &host);
+            if expected.action == Action::Cookie {
+                // Nobody listens here, so the kernel makes none.
+                expected = Verdict { action: Action::Pass, reason: Reason::WithinLimit };
+            }
+            let got = run(&program, abi::PROGRAM, &frame);
+            assert_eq!(got, expected, "{broken:05b} is so, {enforced:04b} is enforced");
+        }
+    }
+}
+
+fn connections_max(connections_max: u32) -> admission::Settings {
+    let mut setup = settings(1, true);
+    setup.class().connections_max = connections_max;
+    setup.sources
 }
 
 fn agree(settings: &Setup) {
@@ -158,6 +210,9 @@ struct Host {
     sources: Sources,
     class: abi::Class,
     settings: abi::Settings,
+    banned: bool,
+    open: u32,
+    flooded: bool,
     lines: RefCell<HashMap<u32, [AtomicU64; WAYS]>>,
 }
 
@@ -167,19 +222,27 @@ impl Host {
         let class = &sources.classes[0];
         let constants = admission::constants(sources, 0).expect("constants");
         let counts = Arc::new(Counts::new(sources, 0).expect("counts"));
-        let list = if sources.list.is_empty() { 0 } else { abi::HAS_LIST };
-        let enforced = if class.enforce_rate { abi::ENFORCE_FRAGMENTS } else { 0 };
-        let deny = if sources.enforce_deny { abi::ENFORCE_DENY } else { 0 };
-        let rate = if class.enforce_rate { abi::ENFORCE_RATE } else { 0 };
+        let flag = |flag, is_on| if is_on { flag } else { 0 };
+        let flags = flag(abi::HAS_LIST, !sources.list.is_empty())
+            | flag(abi::HAS_BANS, true)
+            | flag(abi::ENFORCE_FRAGMENTS, class.enforce_rate)
+            | flag(abi::ENFORCE_DENY, sources.enforce_deny)
+            | flag(abi::ENFORCE_COOKIES, sources.enforce_cookies);
+        let class_flag = |flag, is_on| if is_on { flag } else { 0 };
         Self {
             constants: abi::Constants { line_mask: (1 << 14) - 1, ..constants },
             sources: Sources::new(sources, &live(&sources.list, unix_now()), counts),
             class: abi::Class {
                 limits: Limits::new((1e9 / class.connection_rate) as u64, class.connection_burst),
                 connections_max: class.connections_max,
-                flags: if class.resets { rate | abi::RESET } else { rate },
+                flags: class_flag(abi::ENFORCE_RATE, class.enforce_rate)
+                    | class_flag(abi::ENFORCE_CONNECTIONS, class.enforce_connections)
+                    | class_flag(abi::RESET, class.resets),
             },
-            settings: abi::Settings { flags: list | enforced | deny, ..abi::Settings::default() },
+            settings: abi::Settings { flags, ..abi::Settings::default() },
+            banned: false,
+            open: 0,
+            flooded: false,
             lines: RefCell::default(),
         }
     }
@@ -210,7 +273,7 @@ impl Tables for Host {
     }
 
     fn is_banned(&self, _: [u64; 2]) -> bool {
-        false
+        self.banned
     }
 
     fn class(&self, class: u8) -> Option<abi::Class> {
@@ -218,7 +281,7 @@ impl Tables for Host {
     }
 
     fn open(&self, _: Place) -> u32 {
-        0
+        self.open
     }
 
     fn admit(&self, place: Place, limits: Limits) -> Admission {
@@ -229,7 +292,7 @@ impl Tables for Host {
     }
 
     fn is_flood(&self, _: bool) -> bool {
-        false
+        self.flooded
     }
 
     fn settings(&self) -> abi::Settings {

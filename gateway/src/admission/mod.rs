@@ -109,11 +109,12 @@ impl Sources {
     /// Whether a connection from `peer` may come in by a listener of this class.
     pub fn enter(&self, peer: IpAddr, class: u8) -> Verdict {
         let mut class = class;
+        let mut observed = None;
         match self.listed(peer) {
             Some(Treatment::Allow) => return Verdict::Enter(None),
             Some(Treatment::Ban) => return Verdict::Refuse(Refusal::Banned),
             Some(Treatment::Deny) if self.enforce_deny => return Verdict::Refuse(Refusal::Denied),
-            Some(Treatment::Deny) => return Verdict::Observe(Refusal::Denied, None),
+            Some(Treatment::Deny) => observed = Some(Refusal::Denied),
             Some(Treatment::Class(own)) => class = own,
             None => {}
         }
@@ -123,16 +124,18 @@ impl Sources {
         }
         let limits =
             self.classes.get(usize::from(class)).filter(|limits| limits.connections_max > 0);
-        let Some(limits) = limits else { return Verdict::Enter(None) };
-        match Counts::enter(&self.counts, source, class) {
-            Some((_, open)) if open > limits.connections_max && limits.enforce_connections => {
-                Verdict::Refuse(Refusal::TooManyOpen)
+        let (seat, open) = limits.and_then(|_| Counts::enter(&self.counts, source, class)).unzip();
+        if let Some((limits, open)) = limits.zip(open)
+            && open > limits.connections_max
+        {
+            if limits.enforce_connections {
+                return Verdict::Refuse(Refusal::TooManyOpen);
             }
-            Some((seat, open)) if open > limits.connections_max => {
-                Verdict::Observe(Refusal::TooManyOpen, Some(seat))
-            }
-            Some((seat, _)) => Verdict::Enter(Some(seat)),
-            None => Verdict::Enter(None),
+            observed = observed.or(Some(Refusal::TooManyOpen));
+        }
+        match observed {
+            Some(refusal) => Verdict::Observe(refusal, seat),
+            None => Verdict::Enter(seat),
         }
     }
 
@@ -240,7 +243,21 @@ mod tests {
         let second = sources.enter(ip("2001:db8::2"), 0);
         assert!(matches!(second, Verdict::Observe(Refusal::TooManyOpen, Some(_))), "{second:?}");
         let denied = sources.enter(ip("198.51.100.1"), 0);
-        assert!(matches!(denied, Verdict::Observe(Refusal::Denied, None)), "{denied:?}");
+        assert!(matches!(denied, Verdict::Observe(Refusal::Denied, Some(_))), "{denied:?}");
+    }
+
+    #[test]
+    fn who_is_on_a_list_that_is_observed_is_held_to_all_that_is_enforced() {
+        let mut only_denied = settings(1, true, &[("192.0.2.0/24", Treatment::Deny)]);
+        only_denied.enforce_deny = false;
+        let sources = sources(&only_denied);
+        let first = sources.enter(ip("192.0.2.1"), 0);
+        assert!(matches!(first, Verdict::Observe(Refusal::Denied, Some(_))), "{first:?}");
+        let second = sources.enter(ip("192.0.2.1"), 0);
+        assert!(matches!(second, Verdict::Refuse(Refusal::TooManyOpen)), "{second:?}");
+        sources.counts.ban(sources.counts.source(ip("192.0.2.2")), unix_now() + 60);
+        let banned = sources.enter(ip("192.0.2.2"), 0);
+        assert!(matches!(banned, Verdict::Refuse(Refusal::Banned)), "{banned:?}");
     }
 
     #[test]
