@@ -11,7 +11,7 @@ use gateway_ebpf::verdict::{Action, Reason};
 use ipnet::Ipv4Net;
 
 use crate::packets::{syn_from_ipv4, syn_from_ipv6};
-use crate::{PORTS, load, packets, settings};
+use crate::{PORT, PORTS, Setup, frames, load, packets, settings};
 
 pub fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
     let options =
@@ -123,6 +123,36 @@ fn settings_change_while_it_runs() {
     assert_eq!(tally(&program), (10, 5), "what the source has used up is remembered");
 }
 
+#[test]
+fn fragments_that_hide_a_header_are_dropped_where_anything_is_enforced() {
+    let observing = settings(1, false);
+    let Some(program) = load(&observing) else {
+        return;
+    };
+    let tiny = frames::tcp(PORT, 0);
+    let tiny = frames::ipv4([192, 0, 2, 1], 0, frames::MORE, frames::TCP, &tiny[..8]);
+    let tiny = frames::ethernet(&[], frames::IPV4, &tiny);
+    let is_dropped = |setup: &Setup| {
+        program.configure(&setup.sources, &PORTS).expect("configure");
+        let dropped = || packets(&program, Action::Drop, Reason::TinyFragment);
+        let before = dropped();
+        repeat(&program, &tiny, 1);
+        dropped() > before
+    };
+    assert!(!is_dropped(&observing));
+    for enforced in 0..5 {
+        let mut setup = observing.clone();
+        let other = setup.class().clone();
+        setup.sources.classes.push(other);
+        match enforced {
+            0 => setup.sources.enforce_deny = true,
+            1 | 2 => setup.sources.classes[enforced - 1].enforce_rate = true,
+            _ => setup.sources.classes[enforced - 3].enforce_connections = true,
+        }
+        assert!(is_dropped(&setup), "{enforced}");
+    }
+}
+
 /// Figures, not a test: run it with `--ignored --nocapture`.
 #[test]
 #[ignore = "prints figures"]
@@ -144,7 +174,7 @@ fn nanoseconds_per_packet() {
     let banned = syn_from_ipv4([203, 0, 113, 1]);
     let entry = |network| Entry::parse(network, Treatment::Deny, "here").expect("an entry");
     let denied = entry("198.51.100.0/24");
-    let other = crate::frames::ethernet(&[], 0x0806, &[0; 46]);
+    let other = frames::ethernet(&[], 0x0806, &[0; 46]);
     for networks in [0, 10_000, 100_000] {
         if networks > 0 {
             let many = (0..networks).map(|number: u32| {

@@ -118,11 +118,11 @@ impl Maps {
         for (position, class) in (0..abi::CLASSES_MAX).zip(&settings.classes) {
             classes.set(position, limits(class), 0)?;
         }
-        let everybody = settings.classes.first();
-        let hides = everybody.is_some_and(|class| class.enforce_rate || class.enforce_connections);
+        let is_enforced = |class: &Class| class.enforce_rate || class.enforce_connections;
+        let is_any_enforced = settings.enforce_deny || settings.classes.iter().any(is_enforced);
         locked(&self.switches).set(|value| {
             set_flag(value, abi::ENFORCE_DENY, settings.enforce_deny);
-            set_flag(value, abi::ENFORCE_FRAGMENTS, hides);
+            set_flag(value, abi::ENFORCE_FRAGMENTS, is_any_enforced);
             set_flag(value, abi::ENFORCE_COOKIES, settings.enforce_cookies);
             value.flood = settings.flood;
         })
