@@ -106,8 +106,8 @@ pub struct Settings {
 
 /// Flag of [`Settings`]: drop what is on a deny list, do not only count it.
 pub const ENFORCE_DENY: u64 = 1;
-/// Flag of [`Settings`]: drop fragments that were made to get past the limits.
-pub const ENFORCE_FRAGMENTS: u64 = 2;
+/// Flag of [`Settings`]: drop what hides a TCP header to get past the limits.
+pub const ENFORCE_HIDING: u64 = 2;
 /// Flag of [`Settings`]: the list is not empty.
 pub const HAS_LIST: u64 = 4;
 /// Flag of [`Settings`]: somebody may be banned.

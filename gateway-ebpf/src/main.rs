@@ -539,7 +539,7 @@ fn log(context: &XdpContext, source: Address, reason: u32) {
         DENIED => debug!(context, "denied: {:i}", source),
         BANNED => debug!(context, "banned: {:i}", source),
         FLOOD => debug!(context, "flood: {:i}", source),
-        _ => debug!(context, "a fragment that hides a header: {:i}", source),
+        _ => debug!(context, "a header is hidden: {:i}", source),
     }
 }
 

@@ -40,9 +40,15 @@ pub enum Packet {
         /// Who sent it.
         source: Address,
     },
+    /// IPv6, with more extension headers than we read, or more than the first buffer has of the packet. TCP may lie
+    /// behind them, and Linux looks behind any number; who has a use for them is hard to find (RFC 9098 §3).
+    HiddenHeader {
+        /// Who sent it.
+        source: Address,
+    },
     /// Whole headers, but not the start of a TCP segment.
     Other,
-    /// A header is cut short or contradicts itself, or there are more of them than we read.
+    /// A header is cut short or contradicts itself, or there are more tags than we read.
     Undecodable,
 }
 
@@ -119,9 +125,9 @@ const ACK: u8 = 0x10;
 
 /// VLAN tags we read past.
 const TAGS_MAX: usize = 2;
-/// IPv6 extension headers we read past; RFC 8200 §4.1 knows five kinds before TCP, and real packets
+/// IPv6 extension headers we read past: as many as RFC 8200 §4.1 has before TCP, encryption aside. Real packets
 /// carry one or two.
-const EXTENSIONS_MAX: usize = 4;
+const EXTENSIONS_MAX: usize = 5;
 
 /// The part of a TCP header without options.
 pub(crate) const TCP_BYTES: usize = 20;
@@ -219,6 +225,7 @@ pub(crate) const TINY_FRAGMENT_TO_PORT: u32 = 2;
 pub(crate) const OVERLAPPING_FRAGMENT: u32 = 3;
 const OTHER: u32 = 4;
 pub(crate) const UNDECODABLE: u32 = 5;
+pub(crate) const HIDDEN_HEADER: u32 = 6;
 
 impl From<Packet> for Fields {
     fn from(packet: Packet) -> Self {
@@ -231,6 +238,7 @@ impl From<Packet> for Fields {
                 Self::new(source, TINY_FRAGMENT_TO_PORT, port, 0)
             }
             Packet::OverlappingFragment { source } => Self::new(source, OVERLAPPING_FRAGMENT, 0, 0),
+            Packet::HiddenHeader { source } => Self::new(source, HIDDEN_HEADER, 0, 0),
             Packet::Other => Self::of(OTHER),
             Packet::Undecodable => Self::of(UNDECODABLE),
         }
@@ -308,6 +316,7 @@ impl Fields {
             TINY_FRAGMENT => Packet::TinyFragment { source, port: None },
             TINY_FRAGMENT_TO_PORT => Packet::TinyFragment { source, port: Some(self.port) },
             OVERLAPPING_FRAGMENT => Packet::OverlappingFragment { source },
+            HIDDEN_HEADER => Packet::HiddenHeader { source },
             OTHER => Packet::Other,
             _ => Packet::Undecodable,
         }
@@ -379,6 +388,7 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
         payload_bytes => at + usize::from(payload_bytes),
     };
     let mut more_fragments = false;
+    let hidden = Fields::new(source, HIDDEN_HEADER, 0, 0);
     for _ in 0..EXTENSIONS_MAX {
         if !is_extension(next) {
             break;
@@ -387,7 +397,9 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
             // A first fragment must hold the whole chain of headers (RFC 7112 §5).
             return more_fragments.then_some(Fields::new(source, TINY_FRAGMENT, 0, 0));
         }
-        let extension: [u8; 8] = frame.read(at)?;
+        let Some(extension) = frame.read::<8>(at) else {
+            return Some(hidden);
+        };
         if next == NEXT_FRAGMENT {
             let fragment = u16::from_be_bytes([extension[2], extension[3]]);
             match fragment >> 3 {
@@ -404,8 +416,9 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
         next = extension[0];
     }
     match next {
-        NEXT_TCP => tcp(frame, network, at, end, source, more_fragments),
-        one_too_many if is_extension(one_too_many) => None,
+        NEXT_TCP => tcp(frame, network, at, end, source, more_fragments)
+            .or_else(|| is_extension(header[6]).then_some(hidden)),
+        one_too_many if is_extension(one_too_many) => Some(hidden),
         _ => Some(Fields::of(OTHER)),
     }
 }

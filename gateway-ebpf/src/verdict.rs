@@ -1,5 +1,6 @@
 //! What happens to a packet, and why. We limit new connections and are no firewall: whatever cannot
-//! be decoded passes, except fragments that were made to get past the limits.
+//! be decoded passes, except what was made to get past the limits: fragments that hide a header, and IPv6
+//! with extension headers that do.
 
 use crate::abi::{self, Class, Settings};
 use crate::bucket::{Admission, Limits};
@@ -120,13 +121,15 @@ pub enum Reason {
     TinyFragment,
     /// A fragment that begins inside a TCP header.
     OverlappingFragment,
+    /// A packet whose extension headers hide what it is, see [`packet::Packet::HiddenHeader`].
+    HiddenHeader,
     /// A new connection while there are too many from new sources.
     Flood,
 }
 
 impl Reason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Other,
         Self::Undecodable,
         Self::WithinLimit,
@@ -138,6 +141,7 @@ impl Reason {
         Self::Banned,
         Self::TinyFragment,
         Self::OverlappingFragment,
+        Self::HiddenHeader,
         Self::Flood,
     ];
 
@@ -155,6 +159,7 @@ impl Reason {
             Self::Banned => "banned",
             Self::TinyFragment => "tiny_fragment",
             Self::OverlappingFragment => "overlapping_fragment",
+            Self::HiddenHeader => "hidden_header",
             Self::Flood => "flood",
         }
     }
@@ -175,6 +180,7 @@ impl Reason {
                 | Self::Banned
                 | Self::TinyFragment
                 | Self::OverlappingFragment
+                | Self::HiddenHeader
                 | Self::Flood
         )
     }
@@ -264,16 +270,19 @@ pub fn decide(packet: &Fields, tables: &impl Tables) -> Verdict {
             Verdict::pass(Reason::Other)
         }
         packet::TINY_FRAGMENT | packet::TINY_FRAGMENT_TO_PORT => {
-            let enforced = tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0;
-            Verdict::excess(Reason::TinyFragment, enforced)
+            hiding(Reason::TinyFragment, tables)
         }
-        packet::OVERLAPPING_FRAGMENT => {
-            let enforced = tables.settings().flags & abi::ENFORCE_FRAGMENTS != 0;
-            Verdict::excess(Reason::OverlappingFragment, enforced)
-        }
+        packet::OVERLAPPING_FRAGMENT => hiding(Reason::OverlappingFragment, tables),
+        packet::HIDDEN_HEADER => hiding(Reason::HiddenHeader, tables),
         packet::UNDECODABLE => Verdict::pass(Reason::Undecodable),
         _ => Verdict::pass(Reason::Other),
     }
+}
+
+/// Of a packet that hides a TCP header.
+#[inline(always)]
+fn hiding(reason: Reason, tables: &impl Tables) -> Verdict {
+    Verdict::excess(reason, tables.settings().flags & abi::ENFORCE_HIDING != 0)
 }
 
 /// What speaks for or against a new connection. The list comes first, so that nothing keeps out who is

@@ -27,7 +27,7 @@ const FIXED: Fixed = Fixed {
     class: 0,
 };
 
-const ENFORCE_ALL: u64 = abi::ENFORCE_DENY | abi::ENFORCE_FRAGMENTS | abi::HAS_LIST | abi::HAS_BANS;
+const ENFORCE_ALL: u64 = abi::ENFORCE_DENY | abi::ENFORCE_HIDING | abi::HAS_LIST | abi::HAS_BANS;
 
 impl Tables for Fixed {
     fn class_of_port(&self, port: u16) -> Option<u8> {
@@ -226,13 +226,15 @@ fn what_opens_no_connection_of_ours_costs_no_allowance() {
 }
 
 #[test]
-fn fragments_that_hide_a_header_are_dropped() {
+fn what_hides_a_header_is_dropped() {
     let tiny = |port| Packet::TinyFragment { source: SOURCE, port };
     let dropped = |reason| (Action::Drop, Action::Observe, reason);
     assert_eq!(both(tiny(Some(443)), FIXED), dropped(Reason::TinyFragment));
     assert_eq!(both(tiny(None), FIXED), dropped(Reason::TinyFragment));
     let overlapping = Packet::OverlappingFragment { source: SOURCE };
     assert_eq!(both(overlapping, FIXED), dropped(Reason::OverlappingFragment));
+    let hidden = Packet::HiddenHeader { source: SOURCE };
+    assert_eq!(both(hidden, FIXED), dropped(Reason::HiddenHeader));
     let passed = (Action::Pass, Action::Pass, Reason::Other);
     assert_eq!(both(tiny(Some(22)), FIXED), passed);
 }

@@ -225,7 +225,7 @@ impl Host {
         let flag = |flag, is_on| if is_on { flag } else { 0 };
         let flags = flag(abi::HAS_LIST, !sources.list.is_empty())
             | flag(abi::HAS_BANS, true)
-            | flag(abi::ENFORCE_FRAGMENTS, class.enforce_rate || sources.enforce_deny)
+            | flag(abi::ENFORCE_HIDING, class.enforce_rate || sources.enforce_deny)
             | flag(abi::ENFORCE_DENY, sources.enforce_deny)
             | flag(abi::ENFORCE_COOKIES, sources.enforce_cookies);
         let class_flag = |flag, is_on| if is_on { flag } else { 0 };

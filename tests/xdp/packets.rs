@@ -119,11 +119,12 @@ fn ipv6_packets() -> Vec<Case> {
     let syn = tcp(PORT, SYN);
     let atomic = fragment_header(0, false);
     let long = [0; 2048];
-    let chain: [(u8, &[u8]); 5] = [
+    let chain: [(u8, &[u8]); 6] = [
         (HOP_BY_HOP, &[0; 8]),
         (DESTINATION, &[0; 32]),
         (ROUTING, &[0; 24]),
         (FRAGMENT, &atomic),
+        (DESTINATION, &[0; 8]),
         (DESTINATION, &[0; 8]),
     ];
     let with = |name, count| case(name, v6(&chain[..count], TCP, &syn));
@@ -140,6 +141,7 @@ fn ipv6_packets() -> Vec<Case> {
         with("three extension headers", 3),
         with("four extension headers", 4),
         with("five extension headers", 5),
+        with("six extension headers", 6),
         case("the longest extension header", v6(&longest, TCP, &syn)),
         case("UDP over IPv6", v6(&[], UDP, &[0; 8])),
         case("ICMPv6 after options", v6(&chain[..1], 58, &[0; 8])),

@@ -122,7 +122,7 @@ impl Maps {
         let is_any_enforced = settings.enforce_deny || settings.classes.iter().any(is_enforced);
         locked(&self.switches).set(|value| {
             set_flag(value, abi::ENFORCE_DENY, settings.enforce_deny);
-            set_flag(value, abi::ENFORCE_FRAGMENTS, is_any_enforced);
+            set_flag(value, abi::ENFORCE_HIDING, is_any_enforced);
             set_flag(value, abi::ENFORCE_COOKIES, settings.enforce_cookies);
             value.flood = settings.flood;
         })

@@ -176,7 +176,7 @@ impl Xdp {
     /// | verdict | reason | packets |
     /// |---|---|---|
     /// | `pass` | `other` | that open no connection to the gateway |
-    /// | `pass` | `undecodable` | with headers cut short, contradictory or too many |
+    /// | `pass` | `undecodable` | with headers cut short or contradictory, or too many tags |
     /// | `pass` | `within_limit` | that open a connection within the limit |
     /// | `pass` | `contended` | as before, but uncounted: other CPUs changed the state meanwhile |
     /// | `pass` | `allowed` | that open a connection from an allowed network |
@@ -186,6 +186,7 @@ impl Xdp {
     /// | `drop` | `banned` | that open a connection from a banned source |
     /// | `drop` or `observe` | `tiny_fragment` | first fragments too short for a TCP header |
     /// | `drop` or `observe` | `overlapping_fragment` | fragments that begin inside a TCP header |
+    /// | `drop` or `observe` | `hidden_header` | with more IPv6 extension headers than are read |
     /// | `cookie` or `observe` | `flood` | that open a connection while there are too many new sources |
     ///
     /// `observe` counts what passes only because the limit is not enforced.
