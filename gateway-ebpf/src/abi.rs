@@ -127,6 +127,11 @@ pub struct Class {
     pub connections_max: u32,
     /// `ENFORCE_…` of this struct.
     pub flags: u32,
+    /// The first of its lines in [`LIMITS`], and how many they are less one, a power of two. Classes of different
+    /// rates have different ones: where debts are compared, one of a slow rate weighs more than any of a fast one.
+    pub first_line: u32,
+    /// See above.
+    pub line_mask: u32,
 }
 
 /// Flag of [`Class`]: drop what is above [`Class::limits`].
@@ -235,8 +240,6 @@ pub struct Constants {
     pub ipv4_mask: [u64; 2],
     /// The bits of an IPv6 address that make a source.
     pub ipv6_mask: [u64; 2],
-    /// Lines of [`LIMITS`] less one.
-    pub line_mask: u64,
     /// Lines of [`OPEN`] less one.
     pub open_mask: u64,
     /// An interface's index, divided by this, leaves its place in [`COUNTERS`] as the rest.
@@ -251,11 +254,11 @@ const _: () = {
     assert!(size_of::<Offender>() == 3 * size_of::<u64>());
     assert!(size_of::<Event>() == 5 * size_of::<u64>());
     assert!(size_of::<Sample>() == 3 * size_of::<u64>());
-    assert!(size_of::<Class>() == size_of::<Limits>() + 2 * size_of::<u32>());
+    assert!(size_of::<Class>() == size_of::<Limits>() + 4 * size_of::<u32>());
     assert!(size_of::<Key4>() == 8 && size_of::<Key6>() == 20);
     assert!(size_of::<Entry>() == 3 * size_of::<u64>());
     assert!(size_of::<Ban>() == 2 * size_of::<u64>() + 2 * size_of::<u32>());
-    assert!(size_of::<Constants>() == 72);
+    assert!(size_of::<Constants>() == 64);
 };
 
 #[cfg(feature = "user")]

@@ -6,9 +6,10 @@
 //! retransmission succeeds as soon as the rate permits: for an honest client a drop is a delay.
 //!
 //! The table has no list to maintain, no lock, no allocation and cannot fill up: where a line has no
-//! way for a new source, the source that owes least gives up its own. A flood of invented sources,
-//! each seen once, so pushes out only its like and never the source that is being limited. Only with a
-//! burst of one it does: then who is invented owes as much as who is limited.
+//! way for a new source, the source that owes least gives up its own. Of invented sources, each seen
+//! once, it takes eight in the line of one that is being limited, a table's worth in all, to let it have
+//! one more, whatever its burst. A new source takes over nothing of that debt: then as many invented
+//! ones in the time of an interval would keep out everybody who is new.
 //!
 //! Pure: the clock and the memory come in as arguments.
 
@@ -304,6 +305,35 @@ mod tests {
             assert_eq!(admit(&line, invented << TIME_BITS, NOW, LIMITS), Admission::New);
         }
         assert_eq!(admit(&line, ALICE, NOW + 1, LIMITS), Admission::Over);
+    }
+
+    #[test]
+    fn eight_invented_sources_in_its_line_let_a_limited_one_have_one_more() {
+        const TICKS: u64 = 20_000;
+        let alice_asks = |line: &Memory, now, limits| admit(line, ALICE, now, limits).is_within();
+        for burst in [1, 2, 5] {
+            let limits = Limits { interval: 100, tolerance: (burst - 1) * 100 };
+            for invented_each_tick in [0, 1, 3] {
+                // Asks all the time, or not before it has been forgotten.
+                for greedy in [true, false] {
+                    let line = Memory::default();
+                    let (mut admitted, mut invented) = (0, 0);
+                    for now in NOW..NOW + TICKS {
+                        if greedy || debt(&line, ALICE, now) == 0 {
+                            let asks = (0..burst).filter(|_| alice_asks(&line, now, limits));
+                            admitted += asks.count() as u64;
+                        }
+                        for _ in 0..invented_each_tick {
+                            invented += 1;
+                            let new = admit(&line, (invented + 1) << TIME_BITS, now, limits);
+                            assert_eq!(new, Admission::New, "nobody is refused for others");
+                        }
+                    }
+                    let allowed = burst + TICKS / 100 + invented / WAYS as u64;
+                    assert!(admitted <= allowed, "{burst}, {invented}: {admitted} of {allowed}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! The hash is keyed with random bytes at load, so that nobody can look for addresses which share a
 //! set with a victim. 1-3 rounds are what Rust's own hash maps use against the same attack.
 
-use crate::abi::Constants;
+use crate::abi::{Class, Constants};
 use crate::packet::Address;
 
 /// Where a source's state lies in the tables: the lower bits say in which line, the upper ones tell it
@@ -13,10 +13,10 @@ use crate::packet::Address;
 pub struct Place(u64);
 
 impl Place {
-    /// Index into the table of [`crate::bucket`].
+    /// Index into the table of [`crate::bucket`], of a source in this class.
     #[inline(always)]
-    pub const fn line(self, constants: &Constants) -> u32 {
-        (self.0 & constants.line_mask) as u32
+    pub const fn line(self, class: &Class) -> u32 {
+        class.first_line | self.0 as u32 & class.line_mask
     }
 
     /// Index into the table of [`crate::open`].
@@ -112,7 +112,6 @@ mod tests {
             hash_key: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908],
             ipv4_mask: prefix_mask(96 + ipv4_prefix),
             ipv6_mask: prefix_mask(ipv6_prefix),
-            line_mask: (1 << 17) - 1,
             interfaces: 1,
             open_mask: (1 << 10) - 1,
         }
@@ -176,9 +175,12 @@ mod tests {
     #[test]
     fn neighbours_spread_over_the_table() {
         let c = constants(32, 64);
+        let limits = crate::bucket::Limits::new(1, 1);
+        let (first_line, line_mask) = (1 << 16, (1 << 16) - 1);
+        let class = Class { limits, connections_max: 0, flags: 0, first_line, line_mask };
         let mut lines: Vec<u32> = (0..=255)
-            .map(|last| place_of(Address::V4([192, 0, 2, last]), &c).line(&c))
-            .inspect(|line| assert!(u64::from(*line) <= c.line_mask))
+            .map(|last| place_of(Address::V4([192, 0, 2, last]), &c).line(&class))
+            .inspect(|line| assert!((1 << 16..1 << 17).contains(line)))
             .collect();
         lines.sort_unstable();
         lines.dedup();

@@ -32,7 +32,7 @@ use gateway_ebpf::abi::{
     self, Ban, Class, Constants, Entry, Event, Key4, Key6, Offender, Sample, Settings,
 };
 use gateway_ebpf::answer::{Answer, Frame, SYN_IP, SYN_TCP, SYN_WORDS, Syn, answer};
-use gateway_ebpf::bucket::{self, Admission, Limits, WAYS};
+use gateway_ebpf::bucket::{self, Admission, WAYS};
 use gateway_ebpf::flood::Flood;
 use gateway_ebpf::hash::{self, Place};
 use gateway_ebpf::open;
@@ -77,7 +77,6 @@ static CONSTANTS: Global<Constants> = Global::new(Constants {
     hash_key: [0; 2],
     ipv4_mask: hash::prefix_mask(128),
     ipv6_mask: hash::prefix_mask(64),
-    line_mask: 0,
     open_mask: 0,
     interfaces: 1,
 });
@@ -376,14 +375,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn admit(&self, place: Place, limits: Limits) -> Admission {
-        match LIMITS.get_ptr_mut(place.line(&self.constants)) {
-            Some(line) => {
-                bucket::admit(&Line(line.cast()), place.tag(), bucket::ticks(self.now()), limits)
-            }
+    fn admit(&self, place: Place, class: &Class) -> Admission {
+        let Some(line) = LIMITS.get_ptr_mut(place.line(class)) else {
             // Cannot be, as above.
-            None => Admission::Contended,
-        }
+            return Admission::Contended;
+        };
+        let now = bucket::ticks(self.now());
+        bucket::admit(&Line(line.cast()), place.tag(), now, class.limits)
     }
 
     #[inline(always)]

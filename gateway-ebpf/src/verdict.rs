@@ -3,7 +3,7 @@
 //! with extension headers that do.
 
 use crate::abi::{self, Class, Settings};
-use crate::bucket::{Admission, Limits};
+use crate::bucket::Admission;
 use crate::hash::Place;
 use crate::packet::{self, Address, Fields};
 
@@ -23,8 +23,8 @@ pub trait Tables {
     fn class(&self, class: u8) -> Option<Class>;
     /// How many connections the source at this place has open.
     fn open(&self, place: Place) -> u32;
-    /// Takes one connection from the allowance of the source at this place.
-    fn admit(&self, place: Place, limits: Limits) -> Admission;
+    /// Takes one connection from the allowance of the source at this place, which is of this class.
+    fn admit(&self, place: Place, class: &Class) -> Admission;
     /// Counts a connection that may go on; whether there are too many from new sources.
     fn is_flood(&self, is_new: bool) -> bool;
     /// What may change while the program runs.
@@ -320,7 +320,7 @@ fn connection(address: Address, class: u8, tables: &impl Tables) -> Verdict {
         }
         observed = observed.or(Some(Reason::TooManyOpen));
     }
-    let (reason, is_new) = match tables.admit(place, limits.limits) {
+    let (reason, is_new) = match tables.admit(place, &limits) {
         Admission::Over if limits.flags & abi::ENFORCE_RATE != 0 => {
             return Verdict::refuse(Reason::OverLimit, limits.flags);
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::abi::Constants;
+use crate::bucket::Limits;
 use crate::packet::{Packet, Segment};
 
 /// Says the same of every source.
@@ -45,7 +46,6 @@ impl Tables for Fixed {
             hash_key: [0; 2],
             ipv4_mask: mask,
             ipv6_mask: mask,
-            line_mask: 0,
             open_mask: 0,
             interfaces: 1,
         };
@@ -60,13 +60,18 @@ impl Tables for Fixed {
             _ => 3,
         };
         assert_eq!(class, expected);
-        let limits = Limits { interval: 1, tolerance: 0 };
-        Some(Class { limits, connections_max: self.connections_max, flags: self.class })
+        Some(Class {
+            limits: Limits { interval: 1, tolerance: 0 },
+            connections_max: self.connections_max,
+            flags: self.class,
+            first_line: 0,
+            line_mask: 0,
+        })
     }
     fn open(&self, _: Place) -> u32 {
         self.open
     }
-    fn admit(&self, _: Place, _: Limits) -> Admission {
+    fn admit(&self, _: Place, _: &Class) -> Admission {
         self.admission.expect("nothing may be taken from the allowance")
     }
     fn is_flood(&self, _: bool) -> bool {

@@ -230,7 +230,7 @@ impl Host {
             | flag(abi::ENFORCE_COOKIES, sources.enforce_cookies);
         let class_flag = |flag, is_on| if is_on { flag } else { 0 };
         Self {
-            constants: abi::Constants { line_mask: (1 << 14) - 1, ..constants },
+            constants,
             sources: Sources::new(sources, &live(&sources.list, unix_now()), counts),
             class: abi::Class {
                 limits: Limits::new((1e9 / class.connection_rate) as u64, class.connection_burst),
@@ -238,6 +238,8 @@ impl Host {
                 flags: class_flag(abi::ENFORCE_RATE, class.enforce_rate)
                     | class_flag(abi::ENFORCE_CONNECTIONS, class.enforce_connections)
                     | class_flag(abi::RESET, class.resets),
+                first_line: 0,
+                line_mask: (1 << 14) - 1,
             },
             settings: abi::Settings { flags, ..abi::Settings::default() },
             banned: false,
@@ -284,11 +286,11 @@ impl Tables for Host {
         self.open
     }
 
-    fn admit(&self, place: Place, limits: Limits) -> Admission {
+    fn admit(&self, place: Place, class: &abi::Class) -> Admission {
         const NOW: u64 = 1_000_000;
         let mut lines = self.lines.borrow_mut();
-        let line = lines.entry(place.line(&self.constants)).or_default();
-        admit(line, place.tag(), NOW, limits)
+        let line = lines.entry(place.line(class)).or_default();
+        admit(line, place.tag(), NOW, class.limits)
     }
 
     fn is_flood(&self, _: bool) -> bool {

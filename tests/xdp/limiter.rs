@@ -4,14 +4,14 @@ use std::net::Ipv4Addr;
 use std::thread;
 
 use aya::programs::{TestRun, TestRunOptions, TestRunResult};
-use gateway::admission::{Entry, Treatment, unix_now};
+use gateway::admission::{Class, Entry, Treatment, unix_now};
 use gateway::xdp::{Ban, Program};
 use gateway_ebpf::abi;
 use gateway_ebpf::verdict::{Action, Reason};
 use ipnet::Ipv4Net;
 
 use crate::packets::{syn_from_ipv4, syn_from_ipv6};
-use crate::{PORT, PORTS, Setup, frames, load, packets, settings};
+use crate::{NEVER, PORT, PORTS, Setup, frames, load, packets, settings};
 
 pub fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
     let options =
@@ -105,6 +105,26 @@ fn prefixes_can_be_chosen() {
         repeat(&program, &syn_from_ipv6(v6(last_group, 1)), 1);
     }
     assert_eq!(tally(&program), (40, 20), "a /128 of IPv6 is one source each");
+}
+
+#[test]
+fn who_owes_much_at_a_slow_rate_pushes_out_nobody_at_another() {
+    let mut setup = settings(5, true);
+    setup.xdp.table_bytes = 1 << 12;
+    let slow = Class { connection_rate: NEVER / 100.0, ..setup.class().clone() };
+    setup.sources.classes.push(slow);
+    let Some(program) = load(&setup.list("198.18.0.0/15", Treatment::Class(1))) else {
+        return;
+    };
+    repeat(&program, &syn_from_ipv4([192, 0, 2, 1]), 10);
+    assert_eq!(tally(&program), (5, 5));
+    for invented in 0..5000_u16 {
+        let [high, low] = invented.to_be_bytes();
+        repeat(&program, &syn_from_ipv4([198, 18, high, low]), 1);
+    }
+    assert_eq!(tally(&program), (5005, 5), "nobody is refused for others");
+    repeat(&program, &syn_from_ipv4([192, 0, 2, 1]), 10);
+    assert_eq!(tally(&program), (5005, 15), "it is known that it has had its five");
 }
 
 #[test]

@@ -124,7 +124,6 @@ pub fn constants(settings: &Settings, connections: usize) -> io::Result<Constant
         hash_key: random_key()?,
         ipv4_mask: hash::prefix_mask(96 + u32::from(settings.ipv4_prefix)),
         ipv6_mask: hash::prefix_mask(u32::from(settings.ipv6_prefix)),
-        line_mask: 0,
         open_mask: lines as u64 - 1,
         interfaces: 1,
     })

@@ -2,8 +2,8 @@
 //! table for all workers, without locks.
 //!
 //! The table never grows. Where eight keys share a line and a ninth comes, the one that owes least gives
-//! up its place: a flood of invented keys, each seen once, pushes out only its like, and never the key
-//! that is being limited. Which keys share a line nobody can know, as the hash is keyed.
+//! up its place: of invented keys, each seen once, it takes as many as the table holds to let one that is
+//! being limited have one request more. Which keys share a line nobody can know, as the hash is keyed.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};

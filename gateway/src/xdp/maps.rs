@@ -30,6 +30,8 @@ pub(super) struct Maps {
     switches: Mutex<Switches>,
     ports: Mutex<Ports>,
     classes: Mutex<Array<MapData, abi::Class>>,
+    /// How long LIMITS is.
+    lines: u32,
     list: Mutex<List>,
     bans: Mutex<maps::HashMap<MapData, Source, abi::Ban>>,
     counters: PerCpuArray<MapData, u64>,
@@ -63,8 +65,8 @@ impl Switches {
 }
 
 impl Maps {
-    /// Takes them out of the object.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, MapError> {
+    /// Takes them out of the object, whose table of limits has so many lines.
+    pub fn take(ebpf: &mut Ebpf, lines: u32) -> Result<Self, MapError> {
         let map: Array<MapData, abi::Settings> = take(ebpf, abi::SETTINGS)?.try_into()?;
         let value = map.get(&0, 0)?;
         let Map::Array(open) = take(ebpf, abi::OPEN)? else { return Err(MapError::KeyNotFound) };
@@ -72,6 +74,7 @@ impl Maps {
             switches: Mutex::new(Switches { value, map }),
             ports: Mutex::new(Ports { map: take(ebpf, abi::PORTS)?.try_into()?, own: None }),
             classes: Mutex::new(take(ebpf, abi::CLASSES)?.try_into()?),
+            lines,
             list: Mutex::new(List {
                 v4: take(ebpf, abi::LIST4)?.try_into()?,
                 v6: take(ebpf, abi::LIST6)?.try_into()?,
@@ -115,8 +118,8 @@ impl Maps {
     /// Changes the limits, and what of all is enforced.
     pub fn set_limits(&self, settings: &Settings) -> Result<(), MapError> {
         let mut classes = locked(&self.classes);
-        for (position, class) in (0..abi::CLASSES_MAX).zip(&settings.classes) {
-            classes.set(position, limits(class), 0)?;
+        for (position, class) in (0..abi::CLASSES_MAX).zip(limits(&settings.classes, self.lines)) {
+            classes.set(position, class, 0)?;
         }
         let is_enforced = |class: &Class| class.enforce_rate || class.enforce_connections;
         let is_any_enforced = settings.enforce_deny || settings.classes.iter().any(is_enforced);
@@ -263,7 +266,25 @@ fn set_flag(value: &mut abi::Settings, flag: u64, on: bool) {
     value.flags = if on { value.flags | flag } else { value.flags & !flag };
 }
 
-fn limits(class: &Class) -> abi::Class {
+/// The classes as the program has them. Each rate has a part of the table's `lines`; classes of one rate share theirs.
+fn limits(classes: &[Class], lines: u32) -> Vec<abi::Class> {
+    let mut all: Vec<abi::Class> = classes.iter().map(class).collect();
+    let mut intervals: Vec<u64> = Vec::new();
+    for class in &all {
+        if !intervals.contains(&class.limits.interval) {
+            intervals.push(class.limits.interval);
+        }
+    }
+    let part = (lines >> intervals.len().next_power_of_two().ilog2()).max(1);
+    for class in &mut all {
+        let rate = intervals.iter().position(|interval| *interval == class.limits.interval);
+        class.first_line = part * rate.unwrap_or(0) as u32;
+        class.line_mask = part - 1;
+    }
+    all
+}
+
+fn class(class: &Class) -> abi::Class {
     // A float that is too large, too small or not a number saturates; `Limits` bounds it again.
     let interval_ns = (1e9 / class.connection_rate) as u64;
     let rate = if class.enforce_rate { abi::ENFORCE_RATE } else { 0 };
@@ -273,6 +294,8 @@ fn limits(class: &Class) -> abi::Class {
         limits: Limits::new(interval_ns, class.connection_burst),
         connections_max: class.connections_max,
         flags: rate | connections | reset,
+        first_line: 0,
+        line_mask: 0,
     }
 }
 
@@ -313,6 +336,22 @@ pub(super) fn ban_of(ban: abi::Ban) -> Ban {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_rate_has_its_part_of_the_table() {
+        let parts = |rates: &[f64]| -> Vec<(u32, u32)> {
+            let class = |rate: &f64| Class { connection_rate: *rate, ..Class::default() };
+            let classes: Vec<_> = rates.iter().map(class).collect();
+            let part = |class: abi::Class| (class.first_line, class.line_mask);
+            limits(&classes, 1 << 10).into_iter().map(part).collect()
+        };
+        assert_eq!(parts(&[50.0]), [(0, 1023)]);
+        assert_eq!(parts(&[50.0, 50.0]), [(0, 1023); 2]);
+        assert_eq!(parts(&[50.0, 1.0, 50.0]), [(0, 511), (512, 511), (0, 511)]);
+        assert_eq!(parts(&[50.0, 1.0, 2.0]), [(0, 255), (256, 255), (512, 255)]);
+        let many: Vec<f64> = (1..=abi::CLASSES_MAX).map(f64::from).collect();
+        assert_eq!(parts(&many).last(), Some(&(1008, 15)));
+    }
 
     #[test]
     fn times_survive_the_kernels_clock() {

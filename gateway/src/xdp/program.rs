@@ -105,12 +105,8 @@ impl Program {
         let kept_key = pins.as_ref().and_then(Pins::hash_key);
         let hash_key = kept_key.unwrap_or(constants.hash_key);
         let interfaces = hook::indices_of(&settings.interfaces);
-        let constants = Constants {
-            hash_key,
-            line_mask: u64::from(lines - 1),
-            interfaces: u64::from(modulus(&interfaces)),
-            ..constants
-        };
+        let constants =
+            Constants { hash_key, interfaces: u64::from(modulus(&interfaces)), ..constants };
         let log_level = if log::wanted() { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
@@ -130,7 +126,8 @@ impl Program {
         let mut ebpf =
             loaded.map_err(|error| Error::from_object(error, settings.object.clone()))?;
 
-        let maps = Maps::take(&mut ebpf).map_err(|error| Error::io("open the maps", error))?;
+        let maps =
+            Maps::take(&mut ebpf, lines).map_err(|error| Error::io("open the maps", error))?;
         maps.set_hash_key(hash_key).map_err(|error| Error::io("write the key", error))?;
         let events = match settings.log_rate {
             0 => None,
