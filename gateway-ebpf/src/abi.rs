@@ -10,8 +10,11 @@ pub const PROGRAM_FRAGS: &str = "gateway_frags";
 /// The entry point for drivers and kernels that do not.
 pub const PROGRAM: &str = "gateway";
 
-/// Map: TCP port → 0, or one more than the class of the listener there. An array of 65,536 `u8`.
+/// Map: TCP port → 0, or the [`crate::verdict::Listener`] there. An array of 65,536 `u8`.
 pub const PORTS: &str = "PORTS";
+/// Map: where the gateway listens, for ports at which it does not at all addresses: the two words of an address, as
+/// [`crate::packet::Address::words`], and a port → nothing.
+pub const LOCALS: &str = "LOCALS";
 /// Map: an array of [`Class`], [`CLASSES_MAX`] long, changeable while the program runs.
 pub const CLASSES: &str = "CLASSES";
 /// Map: IPv4 network → [`Entry`], for two generations of the list. A trie with [`Key4`].
@@ -66,6 +69,8 @@ const fn digest<const N: usize>(numbers: [usize; N]) -> u32 {
     digest
 }
 
+/// How many addresses with ports; where there are more, it is as if the gateway listened at all addresses.
+pub const LOCALS_MAX: u32 = 1024;
 /// How many classes of limits there may be.
 pub const CLASSES_MAX: u32 = 64;
 /// Networks in one generation of a list; the tries hold two, see [`Settings::generation`].

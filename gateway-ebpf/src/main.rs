@@ -37,7 +37,7 @@ use gateway_ebpf::flood::Flood;
 use gateway_ebpf::hash::{self, Place};
 use gateway_ebpf::open;
 use gateway_ebpf::packet::{self, Address, Bytes, Fields, Glance};
-use gateway_ebpf::verdict::{self, Action, Reason, Tables, Treatment};
+use gateway_ebpf::verdict::{self, Action, Listener, Reason, Tables, Treatment};
 
 /// Userspace maps the table into its memory (Linux 5.5).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -45,6 +45,8 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 // The lengths of LIMITS and OPEN and the values of CONSTANTS are set when the object is loaded.
 #[map]
 static PORTS: Array<u8> = Array::with_max_entries(1 << 16, 0);
+#[map]
+static LOCALS: HashMap<[u64; 3], u8> = HashMap::with_max_entries(2 * abi::LOCALS_MAX, 0);
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
@@ -99,7 +101,7 @@ pub fn gateway(context: XdpContext) -> u32 {
 fn run(context: &XdpContext) -> u32 {
     let (start, end) = (context.data(), context.data_end());
     match packet::glance(&View { start, end }) {
-        Glance::Opens(packet) if class_of_port(packet.port()).is_some() => judge(context, &packet),
+        Glance::Opens(packet) if listener(packet.port()).is_some() => judge(context, &packet),
         Glance::Elsewhere | Glance::Opens(_) => {
             count(interface(context), Reason::Other as u32);
             XDP_PASS
@@ -123,7 +125,7 @@ fn fields(start: usize, end: usize) -> Fields {
 
 #[inline(never)]
 fn judge(context: &XdpContext, packet: &Fields) -> u32 {
-    let decided = decide(packet);
+    let decided = decide(context, packet);
     let (mut slot, now) = ((decided & SLOT) as u32, decided >> SLOT_BITS);
     let mut action = XDP_PASS;
     match verdict::action(slot) {
@@ -150,8 +152,8 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
 
 /// The verdict, by its counter, and above it the time if it has been asked for: nine years of nanoseconds.
 #[inline(never)]
-fn decide(packet: &Fields) -> u64 {
-    let maps = Maps { constants: CONSTANTS.load(), now: Cell::new(0) };
+fn decide(context: &XdpContext, packet: &Fields) -> u64 {
+    let maps = Maps { context, constants: CONSTANTS.load(), now: Cell::new(0) };
     let slot = verdict::decide(packet, &maps).slot();
     u64::from(slot) & SLOT | maps.now.get() << SLOT_BITS
 }
@@ -261,19 +263,21 @@ impl Frame for InPlace<'_> {
 }
 
 #[inline(always)]
-fn class_of_port(port: u16) -> Option<u8> {
-    PORTS.get(u32::from(port))?.checked_sub(1)
+fn listener(port: u16) -> Option<Listener> {
+    Listener::of_code(*PORTS.get(u32::from(port))?)
 }
 
 /// The maps, at one time.
-struct Maps {
+struct Maps<'a> {
+    /// The packet.
+    context: &'a XdpContext,
     /// Read once, as each reading is of all of them.
     constants: Constants,
     /// 0 until somebody asks for it.
     now: Cell<u64>,
 }
 
-impl Maps {
+impl Maps<'_> {
     /// The time, which costs so much that it is read once.
     #[inline(always)]
     fn now(&self) -> u64 {
@@ -292,10 +296,18 @@ fn clock() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-impl Tables for Maps {
+impl Tables for Maps<'_> {
     #[inline(always)]
-    fn class_of_port(&self, port: u16) -> Option<u8> {
-        class_of_port(port)
+    fn listener(&self, port: u16) -> Option<Listener> {
+        listener(port)
+    }
+
+    #[inline(always)]
+    fn is_for_us(&self, packet: &Fields) -> bool {
+        let Some([high, low]) = packet.destination(&InPlace(self.context)) else {
+            return false;
+        };
+        LOCALS.get_ptr([high, low, packet.port().into()]).is_some()
     }
 
     #[inline(always)]

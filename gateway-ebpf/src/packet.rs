@@ -125,6 +125,8 @@ const ACK: u8 = 0x10;
 
 /// VLAN tags we read past.
 const TAGS_MAX: usize = 2;
+/// Where an IP header begins at the latest.
+const NETWORK_MAX: usize = 14 + 4 * TAGS_MAX;
 /// IPv6 extension headers we read past: as many as RFC 8200 §4.1 has before TCP, encryption aside. Real packets
 /// carry one or two.
 const EXTENSIONS_MAX: usize = 5;
@@ -298,6 +300,22 @@ impl Fields {
     #[inline(always)]
     pub const fn source(&self) -> Address {
         Address::of_words(self.source, self.is_ipv4 != 0)
+    }
+
+    /// The address a segment is for, as [`Address::words`], out of the frame in which this has been found.
+    #[inline(always)]
+    pub fn destination(&self, frame: &(impl Bytes + ?Sized)) -> Option<[u64; 2]> {
+        let network = self.network();
+        // Always, but the verifier does not know.
+        if network > NETWORK_MAX {
+            return None;
+        }
+        let address = if self.is_ipv4() {
+            Address::V4(frame.read(network + 16)?)
+        } else {
+            Address::V6(frame.read(network + 24)?)
+        };
+        Some(address.words())
     }
 
     /// Whether it asks for a connection: SYN without ACK.

@@ -9,8 +9,10 @@ use crate::packet::{self, Address, Fields};
 
 /// What a verdict depends on besides the packet: maps in the kernel, plain values in tests.
 pub trait Tables {
-    /// The class of the listener at this TCP port, if the gateway has one there.
-    fn class_of_port(&self, port: u16) -> Option<u8>;
+    /// The listener at this TCP port, if the gateway has one there.
+    fn listener(&self, port: u16) -> Option<Listener>;
+    /// Whether the gateway listens at the address that the packet is for, at a port where it does not at all of them.
+    fn is_for_us(&self, packet: &Fields) -> bool;
     /// What the list says of a source, by the longest of the networks it is in.
     fn listed(&self, source: Address) -> Option<Treatment>;
     /// Who the address counts as, see [`crate::hash::source`].
@@ -30,6 +32,45 @@ pub trait Tables {
     /// What may change while the program runs.
     fn settings(&self) -> Settings;
 }
+
+/// Who listens at a port, as [`abi::PORTS`] has it: one more than its class, and above it whether that goes for some
+/// addresses only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener(u8);
+
+impl Listener {
+    const SOMEWHERE: u8 = 0x80;
+
+    /// Of a class, at all addresses or only at those of [`abi::LOCALS`].
+    pub const fn new(class: u8, is_everywhere: bool) -> Self {
+        Self((class + 1) | if is_everywhere { 0 } else { Self::SOMEWHERE })
+    }
+
+    /// As the map has it.
+    pub const fn code(self) -> u8 {
+        self.0
+    }
+
+    /// The reverse.
+    #[inline(always)]
+    pub const fn of_code(code: u8) -> Option<Self> {
+        if code == 0 { None } else { Some(Self(code)) }
+    }
+
+    /// Whose limits who connects here is held to.
+    #[inline(always)]
+    pub const fn class(self) -> u8 {
+        (self.0 & !Self::SOMEWHERE) - 1
+    }
+
+    /// Whether every address is the gateway's.
+    #[inline(always)]
+    pub const fn is_everywhere(self) -> bool {
+        self.0 & Self::SOMEWHERE == 0
+    }
+}
+
+const _: () = assert!(abi::CLASSES_MAX < Listener::SOMEWHERE as u32);
 
 /// What a list says of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -262,11 +303,13 @@ pub const fn reason(slot: u32) -> u32 {
 #[inline(always)]
 pub fn decide(packet: &Fields, tables: &impl Tables) -> Verdict {
     match packet.kind {
-        packet::SEGMENT if packet.opens_connection() => match tables.class_of_port(packet.port) {
-            Some(class) => connection(packet.source(), class, tables),
-            None => Verdict::pass(Reason::Other),
+        packet::SEGMENT if packet.opens_connection() => match tables.listener(packet.port) {
+            Some(listener) if listener.is_everywhere() || tables.is_for_us(packet) => {
+                connection(packet.source(), listener.class(), tables)
+            }
+            _ => Verdict::pass(Reason::Other),
         },
-        packet::TINY_FRAGMENT_TO_PORT if tables.class_of_port(packet.port).is_none() => {
+        packet::TINY_FRAGMENT_TO_PORT if tables.listener(packet.port).is_none() => {
             Verdict::pass(Reason::Other)
         }
         packet::TINY_FRAGMENT | packet::TINY_FRAGMENT_TO_PORT => {

@@ -6,6 +6,8 @@ use crate::packet::{Packet, Segment};
 /// Says the same of every source.
 #[derive(Clone, Copy)]
 struct Fixed {
+    is_everywhere: bool,
+    is_for_us: bool,
     listed: Option<Treatment>,
     banned: bool,
     open: u32,
@@ -18,6 +20,8 @@ struct Fixed {
 
 /// Nobody is listed or banned, nothing may be taken from the allowance, nothing is enforced.
 const FIXED: Fixed = Fixed {
+    is_everywhere: true,
+    is_for_us: false,
     listed: None,
     banned: false,
     open: 0,
@@ -31,8 +35,11 @@ const FIXED: Fixed = Fixed {
 const ENFORCE_ALL: u64 = abi::ENFORCE_DENY | abi::ENFORCE_HIDING | abi::HAS_LIST | abi::HAS_BANS;
 
 impl Tables for Fixed {
-    fn class_of_port(&self, port: u16) -> Option<u8> {
-        (port == 443).then_some(3)
+    fn listener(&self, port: u16) -> Option<Listener> {
+        (port == 443).then_some(Listener::new(3, self.is_everywhere))
+    }
+    fn is_for_us(&self, _: &Fields) -> bool {
+        self.is_for_us
     }
     fn listed(&self, _: Address) -> Option<Treatment> {
         self.listed
@@ -245,11 +252,31 @@ fn what_hides_a_header_is_dropped() {
 }
 
 #[test]
+fn a_connection_to_another_address_is_not_ours() {
+    let over = Fixed { is_everywhere: false, admission: Some(Admission::Over), ..FIXED };
+    let passed = (Action::Pass, Action::Pass, Reason::Other);
+    assert_eq!(both(segment(443, SYN), over), passed);
+    let ours = both(segment(443, SYN), Fixed { is_for_us: true, ..over });
+    assert_eq!(ours, (Action::Drop, Action::Observe, Reason::OverLimit));
+}
+
+#[test]
 fn a_counter_tells_its_verdict() {
     for verdict in Verdict::all() {
         let slot = verdict.slot();
         assert_eq!((action(slot), reason(slot)), (verdict.action, verdict.reason as u32));
         assert_eq!(verdict.reason.is_excess(), verdict.action != Action::Pass);
+    }
+}
+
+#[test]
+fn every_listener_has_a_code_of_its_own() {
+    assert_eq!(Listener::of_code(0), None);
+    for class in 0..abi::CLASSES_MAX as u8 {
+        for is_everywhere in [true, false] {
+            let listener = Listener::of_code(Listener::new(class, is_everywhere).code()).unwrap();
+            assert_eq!((listener.class(), listener.is_everywhere()), (class, is_everywhere));
+        }
     }
 }
 

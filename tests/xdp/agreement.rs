@@ -16,12 +16,12 @@ use gateway::xdp::{Ban, Program};
 use gateway_ebpf::answer::{Answer, Frame, answer};
 use gateway_ebpf::bucket::{Admission, Limits, WAYS, admit};
 use gateway_ebpf::hash::Place;
-use gateway_ebpf::packet::{Address, Bytes, decode, fields};
-use gateway_ebpf::verdict::{Action, Reason, Tables, Verdict, decide};
+use gateway_ebpf::packet::{Address, Bytes, Fields, decode, fields};
+use gateway_ebpf::verdict::{Action, Listener, Reason, Tables, Verdict, decide};
 use gateway_ebpf::{abi, flood, hash};
 
 use crate::packets::{self, Case, syn_from_ipv4};
-use crate::{PORT, PORTS, Setup, load, settings};
+use crate::{LISTENERS, PORT, Setup, load, settings};
 
 /// `BPF_PROG_TEST_RUN` takes no frame below an Ethernet header.
 const TEST_RUN_BYTES_MIN: usize = 14;
@@ -95,7 +95,7 @@ fn observing_one_thing_and_enforcing_another() {
             if denied {
                 setup = setup.list("192.0.2.0/24", Treatment::Deny);
             }
-            program.configure(&setup.sources, &PORTS).expect("configure");
+            program.configure(&setup.sources, &LISTENERS).expect("configure");
             program.set_list(&live(&setup.sources.list, unix_now())).expect("the list");
             let Host { constants, lines, .. } = host;
             host = Host { constants, lines, banned, open: 1, flooded, ..Host::new(&setup) };
@@ -258,8 +258,12 @@ fn ip(address: Address) -> IpAddr {
 }
 
 impl Tables for Host {
-    fn class_of_port(&self, port: u16) -> Option<u8> {
-        (port == PORT).then_some(0)
+    fn listener(&self, port: u16) -> Option<Listener> {
+        (port == PORT).then_some(Listener::new(0, true))
+    }
+
+    fn is_for_us(&self, _: &Fields) -> bool {
+        true
     }
 
     fn listed(&self, source: Address) -> Option<Treatment> {

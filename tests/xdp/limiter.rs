@@ -11,7 +11,7 @@ use gateway_ebpf::verdict::{Action, Reason};
 use ipnet::Ipv4Net;
 
 use crate::packets::{syn_from_ipv4, syn_from_ipv6};
-use crate::{NEVER, PORT, PORTS, Setup, frames, load, packets, settings};
+use crate::{LISTENERS, NEVER, PORT, Setup, frames, load, packets, settings};
 
 pub fn repeat(program: &Program, frame: &[u8], times: u32) -> TestRunResult {
     let options =
@@ -137,7 +137,7 @@ fn settings_change_while_it_runs() {
     assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
     assert_eq!(tally(&program), (10, 0));
 
-    program.configure(&settings(10, true).sources, &PORTS).expect("configure");
+    program.configure(&settings(10, true).sources, &LISTENERS).expect("configure");
     repeat(&program, &frame, 5);
     assert_eq!(packets(&program, Action::Observe, Reason::OverLimit), 5);
     assert_eq!(tally(&program), (10, 5), "what the source has used up is remembered");
@@ -153,7 +153,7 @@ fn fragments_that_hide_a_header_are_dropped_where_anything_is_enforced() {
     let tiny = frames::ipv4([192, 0, 2, 1], 0, frames::MORE, frames::TCP, &tiny[..8]);
     let tiny = frames::ethernet(&[], frames::IPV4, &tiny);
     let is_dropped = |setup: &Setup| {
-        program.configure(&setup.sources, &PORTS).expect("configure");
+        program.configure(&setup.sources, &LISTENERS).expect("configure");
         let dropped = || packets(&program, Action::Drop, Reason::TinyFragment);
         let before = dropped();
         repeat(&program, &tiny, 1);

@@ -88,7 +88,7 @@ fn deny_is_only_counted_until_it_is_enforced() {
         return;
     };
     assert_eq!(verdict(&program, "198.51.100.1"), (Action::Observe, Reason::Denied));
-    program.configure(&settings(1, true).sources, &crate::PORTS).expect("configure");
+    program.configure(&settings(1, true).sources, &crate::LISTENERS).expect("configure");
     assert_eq!(verdict(&program, "198.51.100.1"), DENIED);
 }
 

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, also outside the functions that clippy knows as tests"
 )]
 
+mod addresses;
 mod agreement;
 mod answers;
 mod attach;
@@ -37,6 +38,7 @@ mod top;
 mod traffic;
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use gateway::admission::lists::live;
 use gateway::admission::{self, Class, Entry, Treatment, unix_now};
@@ -45,8 +47,9 @@ use gateway_ebpf::verdict::{Action, Reason};
 
 /// The port the gateway has in these tests.
 const PORT: u16 = 8080;
-/// With its class.
-const PORTS: [(u16, u8); 1] = [(PORT, 0)];
+/// At all addresses, with its class.
+const LISTENERS: [(SocketAddr, u8); 1] =
+    [(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT), 0)];
 /// How many connections there may be.
 const CONNECTIONS: usize = 1024;
 
@@ -79,7 +82,7 @@ impl Setup {
     }
 
     fn attach(&self) -> Result<Xdp, Error> {
-        Xdp::attach(&self.xdp, &self.sources, &PORTS, CONNECTIONS)
+        Xdp::attach(&self.xdp, &self.sources, &LISTENERS, CONNECTIONS)
     }
 }
 
@@ -113,7 +116,7 @@ fn settings(burst: u32, enforce: bool) -> Setup {
 
 /// The program, loaded; `None` where that is not permitted and the test is to be skipped.
 fn load(setup: &Setup) -> Option<Program> {
-    match Program::load(&setup.xdp, &setup.sources, &PORTS, CONNECTIONS) {
+    match Program::load(&setup.xdp, &setup.sources, &LISTENERS, CONNECTIONS) {
         Ok(program) => {
             program.set_list(&live(&setup.sources.list, unix_now())).expect("the list");
             Some(program)

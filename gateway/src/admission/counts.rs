@@ -41,6 +41,14 @@ pub struct Counts {
     uncounted: AtomicU64,
 }
 
+/// An address as packets have it.
+pub fn packet_address(address: IpAddr) -> Address {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Address::V4(address.octets()),
+        IpAddr::V6(address) => Address::V6(address.octets()),
+    }
+}
+
 impl Counts {
     /// Tables for some `connections` at once, in memory of their own.
     ///
@@ -62,11 +70,7 @@ impl Counts {
 
     /// Who `address` counts as.
     pub fn source(&self, address: IpAddr) -> Source {
-        let address = match address.to_canonical() {
-            IpAddr::V4(address) => Address::V4(address.octets()),
-            IpAddr::V6(address) => Address::V6(address.octets()),
-        };
-        hash::source(address, &self.constants)
+        hash::source(packet_address(address), &self.constants)
     }
 
     /// Counts a connection; how many the source then has open in its class. `None` when the table has

@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-pub use counts::{Counts, Seat, Source, address_of, constants};
+pub use counts::{Counts, Seat, Source, address_of, constants, packet_address};
 pub use gateway_ebpf::verdict::Treatment;
 pub use lists::{Entry, Settings};
 pub use networks::Networks;

@@ -24,8 +24,8 @@ use crate::xdp::{self, Xdp};
 pub(super) struct Keeper {
     kernel: Option<Arc<Xdp>>,
     counts: Arc<Counts>,
-    /// Ports of the listeners, in the configuration's order.
-    ports: Mutex<Vec<u16>>,
+    /// Where the listeners are, in the configuration's order.
+    listeners: Mutex<Vec<SocketAddr>>,
     /// What is allowed whatever is written.
     implied: Vec<Entry>,
     /// What workers decide by.
@@ -67,7 +67,6 @@ impl Keeper {
         connections: usize,
         events: UnboundedSender<Event>,
     ) -> Result<Self, Error> {
-        let ports: Vec<_> = listeners.iter().map(SocketAddr::port).collect();
         let implied = lists::implied();
         for entry in implied.iter().filter(|_| config.xdp.is_some()) {
             tracing::debug!("never limited or banned: {} ({})", entry.network, entry.origin);
@@ -76,7 +75,7 @@ impl Keeper {
             Some(settings) => {
                 let mut sources = config.sources.clone();
                 sources.list.extend(implied.iter().cloned());
-                attach(settings, config, &sources, &ports, connections)?
+                attach(settings, config, &sources, listeners, connections)?
             }
             None => None,
         };
@@ -91,7 +90,7 @@ impl Keeper {
         let settings = &config.sources;
         Ok(Self {
             kernel,
-            ports: Mutex::new(ports),
+            listeners: Mutex::new(listeners.to_vec()),
             implied,
             current: Mutex::new(Arc::new(Sources::new(settings, &[], Arc::clone(&counts)))),
             prefixes: (settings.ipv4_prefix, settings.ipv6_prefix),
@@ -201,8 +200,8 @@ impl Keeper {
     }
 
     /// What the next configuration listens on, in its order; returns what has been until now.
-    pub fn set_ports(&self, ports: Vec<u16>) -> Vec<u16> {
-        std::mem::replace(&mut locked(&self.ports), ports)
+    pub fn set_listeners(&self, listeners: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        std::mem::replace(&mut locked(&self.listeners), listeners)
     }
 
     /// Lets the kernel decide by `config`, and returns what workers are to decide by.
@@ -213,9 +212,9 @@ impl Keeper {
         self.list_changed.store(false, Relaxed);
         let live = lists::live(&self.list(config), unix_now());
         if let Some(kernel) = &self.kernel {
-            let ports = ports(&locked(&self.ports), config);
+            let listeners = with_classes(&locked(&self.listeners), config);
             let program = kernel.program();
-            let applied = program.configure(&config.sources, &ports);
+            let applied = program.configure(&config.sources, &listeners);
             applied
                 .and_then(|()| program.set_list(&live))
                 .map_err(|error| Error::Xdp(error.into()))?;
@@ -239,18 +238,19 @@ impl Keeper {
 }
 
 /// Each with the class of its listener.
-fn ports(ports: &[u16], config: &Config) -> Vec<(u16, u8)> {
-    ports.iter().copied().zip(config.listeners.iter().map(|listener| listener.class)).collect()
+fn with_classes(listeners: &[SocketAddr], config: &Config) -> Vec<(SocketAddr, u8)> {
+    let classes = config.listeners.iter().map(|listener| listener.class);
+    listeners.iter().copied().zip(classes).collect()
 }
 
 fn attach(
     settings: &xdp::Settings,
     config: &Config,
     sources: &Settings,
-    listeners: &[u16],
+    listeners: &[SocketAddr],
     connections: usize,
 ) -> Result<Option<Arc<Xdp>>, Error> {
-    match Xdp::attach(settings, sources, &ports(listeners, config), connections) {
+    match Xdp::attach(settings, sources, &with_classes(listeners, config), connections) {
         Ok(xdp) => {
             announce(&xdp, config);
             Ok(Some(xdp))

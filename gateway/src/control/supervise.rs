@@ -201,11 +201,11 @@ impl Gateway {
                 return false;
             }
         };
-        let before = self.keeper.set_ports(self.ports(&next));
+        let before = self.keeper.set_listeners(self.addresses(&next));
         let sources = match self.keeper.apply(&next.config) {
             Ok(sources) => sources,
             Err(error) => {
-                self.keeper.set_ports(before);
+                self.keeper.set_listeners(before);
                 tracing::error!("not reloaded: {error}");
                 return false;
             }
@@ -235,18 +235,16 @@ impl Gateway {
     }
 
     /// What a configuration listens on, in its order.
-    fn ports(&self, next: &Candidate) -> Vec<u16> {
+    fn addresses(&self, next: &Candidate) -> Vec<SocketAddr> {
         let known = self.listening.iter().map(|listening| listening.configured).collect();
         let known = reload::matched(&next.config, known).into_iter();
-        let port = |(position, known): (usize, Option<usize>)| {
+        let address = |(position, known): (usize, Option<usize>)| {
             let group = || next.groups.iter().find(|(own, _)| *own == position);
             let known = known.and_then(|at| self.listening.get(at));
             let address = known.map(|listening| listening.address);
-            address
-                .or_else(|| group().map(|(_, group)| group.address))
-                .map(|address| address.port())
+            address.or_else(|| group().map(|(_, group)| group.address))
         };
-        known.enumerate().filter_map(port).collect()
+        known.enumerate().filter_map(address).collect()
     }
 
     /// From now on the listeners are those of `config`, of which the new ones are bound. What each worker

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_types, reason = "control writes maps from several of its threads")]
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,14 +13,14 @@ use aya::maps::{self, Array, Map, MapData, MapError, PerCpuArray};
 use gateway_ebpf::abi;
 use gateway_ebpf::bucket::Limits;
 use gateway_ebpf::flood::Flood;
-use gateway_ebpf::verdict::{SLOTS, Treatment, Verdict};
+use gateway_ebpf::verdict::{Listener, SLOTS, Treatment, Verdict};
 use ipnet::IpNet;
 use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::list::List;
 use super::{Ban, Count, Offender};
-use crate::admission::{Class, Entry, Settings, Source, unix_now};
+use crate::admission::{Class, Entry, Settings, Source, packet_address, unix_now};
 
 /// Flag in [`abi::Ban::reason`]: only workers keep the ban, as others' packets come from where the source's do. For
 /// the kernel it has ended long ago, and when it does stands in place of `hits`.
@@ -41,12 +42,16 @@ pub(super) struct Maps {
     open: MapData,
 }
 
-/// What PORTS holds.
+/// What PORTS and LOCALS hold.
 struct Ports {
     map: Array<MapData, u8>,
-    /// The ports that are the gateway's; `None` until that is known, as the map may be another's.
-    own: Option<BTreeSet<u16>>,
+    locals: maps::HashMap<MapData, Local, u8>,
+    own: BTreeSet<u16>,
+    own_locals: BTreeSet<Local>,
 }
+
+/// The two words of an address, and a port.
+type Local = [u64; 3];
 
 /// What SETTINGS holds.
 struct Switches {
@@ -72,7 +77,12 @@ impl Maps {
         let Map::Array(open) = take(ebpf, abi::OPEN)? else { return Err(MapError::KeyNotFound) };
         Ok(Self {
             switches: Mutex::new(Switches { value, map }),
-            ports: Mutex::new(Ports { map: take(ebpf, abi::PORTS)?.try_into()?, own: None }),
+            ports: Mutex::new(Ports {
+                map: take(ebpf, abi::PORTS)?.try_into()?,
+                locals: take(ebpf, abi::LOCALS)?.try_into()?,
+                own: BTreeSet::new(),
+                own_locals: BTreeSet::new(),
+            }),
             classes: Mutex::new(take(ebpf, abi::CLASSES)?.try_into()?),
             lines,
             list: Mutex::new(List {
@@ -98,20 +108,30 @@ impl Maps {
         self.open.fd().as_fd()
     }
 
-    /// Makes `ports` the gateway's, each with the class of its listener, and others no longer.
-    pub fn set_ports(&self, ports: &[(u16, u8)]) -> Result<(), MapError> {
+    /// Makes what is listened on the gateway's, each with the class of its listener, and nothing else any longer.
+    pub fn set_ports(&self, listeners: &[(SocketAddr, u8)]) -> Result<(), MapError> {
         let mut all = locked(&self.ports);
-        let before = all.own.take().map_or_else(|| (0..=u16::MAX).collect(), Vec::from_iter);
-        let own: BTreeSet<u16> = ports.iter().map(|(port, _)| *port).collect();
-        for (port, class) in ports {
-            all.map.set((*port).into(), class + 1, 0)?;
+        let everywhere = everywhere(listeners);
+        let is_everywhere = |port: u16| everywhere.contains(&port);
+        let some = listeners.iter().filter(|(address, _)| !is_everywhere(address.port()));
+        let own_locals: BTreeSet<Local> = some.map(|(address, _)| local(*address)).collect();
+        let own: BTreeSet<u16> = listeners.iter().map(|(address, _)| address.port()).collect();
+        // What comes is there before it is asked for, and what goes is not asked for any more.
+        for local in &own_locals {
+            all.locals.insert(local, 1, 0)?;
         }
-        for port in before.into_iter().filter(|port: &u16| !own.contains(port)) {
-            if all.map.get(&port.into(), 0)? != 0 {
-                all.map.set(port.into(), 0, 0)?;
-            }
+        for (address, class) in listeners {
+            let port = address.port();
+            all.map.set(port.into(), Listener::new(*class, is_everywhere(port)).code(), 0)?;
         }
-        all.own = Some(own);
+        for port in std::mem::replace(&mut all.own, own.clone()).difference(&own) {
+            all.map.set((*port).into(), 0, 0)?;
+        }
+        for local in
+            std::mem::replace(&mut all.own_locals, own_locals.clone()).difference(&own_locals)
+        {
+            all.locals.remove(local)?;
+        }
         Ok(())
     }
 
@@ -266,6 +286,20 @@ fn set_flag(value: &mut abi::Settings, flag: u64, on: bool) {
     value.flags = if on { value.flags | flag } else { value.flags & !flag };
 }
 
+/// The ports at which every address counts as the gateway's: those with a listener on all addresses, or all where
+/// there are more of the others than the map has room for.
+fn everywhere(listeners: &[(SocketAddr, u8)]) -> BTreeSet<u16> {
+    let are_too_many = listeners.len() > abi::LOCALS_MAX as usize;
+    let is_wild = |address: &SocketAddr| are_too_many || address.ip().is_unspecified();
+    let addresses = listeners.iter().map(|(address, _)| address);
+    addresses.filter(|address| is_wild(address)).map(SocketAddr::port).collect()
+}
+
+fn local(address: SocketAddr) -> Local {
+    let [high, low] = packet_address(address.ip()).words();
+    [high, low, address.port().into()]
+}
+
 /// The classes as the program has them. Each rate has a part of the table's `lines`; classes of one rate share theirs.
 fn limits(classes: &[Class], lines: u32) -> Vec<abi::Class> {
     let mut all: Vec<abi::Class> = classes.iter().map(class).collect();
@@ -336,6 +370,20 @@ pub(super) fn ban_of(ban: abi::Ban) -> Ban {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_everywhere_where_one_listener_is_or_there_are_too_many() {
+        let at = |address: &str| (address.parse().unwrap(), 0);
+        let some = [at("192.0.2.1:80"), at("[2001:db8::1]:80"), at("192.0.2.1:443")];
+        assert!(everywhere(&some).is_empty());
+        let all = [&some[..], &[at("[::]:80"), at("0.0.0.0:25")]].concat();
+        assert_eq!(everywhere(&all), BTreeSet::from([25, 80]));
+        let many: Vec<_> = (1..=abi::LOCALS_MAX as u16 + 1)
+            .map(|port| (SocketAddr::from(([192, 0, 2, 1], port)), 0))
+            .collect();
+        assert_eq!(everywhere(&many).len(), many.len());
+        assert_eq!(local(at("[::ffff:192.0.2.1]:80").0), local(at("192.0.2.1:80").0));
+    }
 
     #[test]
     fn each_rate_has_its_part_of_the_table() {

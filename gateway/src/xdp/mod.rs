@@ -18,6 +18,7 @@ mod pins;
 mod program;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use error::{CAPABILITIES, Error};
@@ -125,10 +126,10 @@ impl Xdp {
     pub fn attach(
         settings: &Settings,
         sources: &admission::Settings,
-        ports: &[(u16, u8)],
+        listeners: &[(SocketAddr, u8)],
         connections: usize,
     ) -> Result<Self, Error> {
-        let mut program = Program::load(settings, sources, ports, connections)?;
+        let mut program = Program::load(settings, sources, listeners, connections)?;
         let now = admission::unix_now();
         let mut kept = program.banned_networks()?;
         kept.extend(program.inherit(sources));

@@ -1,7 +1,7 @@
 //! The program in the kernel and its maps, on an interface or not yet.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs, io};
@@ -86,15 +86,15 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// Has the kernel check the program and creates its maps. `ports` are those it limits, each with the
-    /// class of its listener; `connections` is how many there may be at once.
+    /// Has the kernel check the program and creates its maps. `listeners` are what it limits connections to, each
+    /// with its class; `connections` is how many there may be at once.
     ///
     /// # Errors
     /// When the object, the kernel or our rights stand in the way.
     pub fn load(
         settings: &Settings,
         sources: &admission::Settings,
-        ports: &[(u16, u8)],
+        listeners: &[(SocketAddr, u8)],
         connections: usize,
     ) -> Result<Self, Error> {
         let lines = table_lines(settings.table_bytes);
@@ -136,7 +136,7 @@ impl Program {
         maps.set_reader(events.is_some()).map_err(|error| Error::io("write the flags", error))?;
         let mut program =
             Self { ebpf, maps, constants, pins, unpinned: Vec::new(), logs: None, events };
-        program.configure(sources, ports)?;
+        program.configure(sources, listeners)?;
         program.load_entry_points()?;
         if log_level > 0 {
             program.logs = Logs::new(&mut program.ebpf)
@@ -146,17 +146,17 @@ impl Program {
         Ok(program)
     }
 
-    /// Changes limits, classes of ports, and what is enforced.
+    /// Changes limits, what they are for, and what is enforced.
     ///
     /// # Errors
     /// When the kernel does not take it.
     pub fn configure(
         &self,
         sources: &admission::Settings,
-        ports: &[(u16, u8)],
+        listeners: &[(SocketAddr, u8)],
     ) -> Result<(), Error> {
         self.maps.set_limits(sources).map_err(|error| Error::io("write the limits", error))?;
-        self.maps.set_ports(ports).map_err(|error| Error::io("write the ports", error))
+        self.maps.set_ports(listeners).map_err(|error| Error::io("write the ports", error))
     }
 
     /// Swaps the list for `live`, what counts now. Entries keep what they have counted.

@@ -146,7 +146,8 @@ fn load(denied: &[&str], networks: u32, bans: u32) -> Program {
         log_rate: 0,
         object: None,
     };
-    let program = Program::load(&settings, &sources, &[(PORT, 0)], 65_536).expect("load");
+    let program =
+        Program::load(&settings, &sources, &[(([0; 4], PORT).into(), 0)], 65_536).expect("load");
     program.set_list(&live(&sources.list, unix_now())).expect("the list");
     let counts = program.counts().expect("counts");
     let ban = Ban { until: unix_now() + 3_600, level: 0, reason: 0, hits: 0, in_kernel: true };
