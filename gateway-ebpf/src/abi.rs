@@ -47,7 +47,7 @@ pub const CONSTANTS: &str = "CONSTANTS";
 /// What the maps that outlive a process look like. Whoever changes what is in them and not how large it
 /// is adds one to the first number.
 pub const LAYOUT: u32 = digest([
-    1,
+    2,
     size_of::<Settings>(),
     size_of::<Line>(),
     size_of::<Key4>(),
@@ -227,7 +227,7 @@ pub struct Event {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// When the last was taken, by the kernel's monotonic clock, in ns.
+    /// When the last was taken, by the kernel's timer interrupt, in ns.
     pub last: u64,
     /// Packets since.
     pub packets: u64,
@@ -249,6 +249,8 @@ pub struct Constants {
     pub open_mask: u64,
     /// An interface's index, divided by this, leaves its place in [`COUNTERS`] as the rest.
     pub interfaces: u64,
+    /// Nanoseconds from one of the kernel's timer interrupts to the next.
+    pub jiffy_ns: u64,
 }
 
 // No hidden padding: both sides copy these types byte by byte.
@@ -263,7 +265,7 @@ const _: () = {
     assert!(size_of::<Key4>() == 8 && size_of::<Key6>() == 20);
     assert!(size_of::<Entry>() == 3 * size_of::<u64>());
     assert!(size_of::<Ban>() == 2 * size_of::<u64>() + 2 * size_of::<u32>());
-    assert!(size_of::<Constants>() == 64);
+    assert!(size_of::<Constants>() == 72);
 };
 
 #[cfg(feature = "user")]

@@ -5,7 +5,7 @@
 //! set with a victim. 1-3 rounds are what Rust's own hash maps use against the same attack.
 
 use crate::abi::{Class, Constants};
-use crate::packet::Address;
+use crate::packet::{Address, Fields};
 
 /// Where a source's state lies in the tables: the lower bits say in which line, the upper ones tell it
 /// from the line's other sources. They would overlap only in tables above 2^44 lines.
@@ -35,11 +35,18 @@ impl Place {
 /// The source that `address` belongs to: as IPv6, in two little-endian words, cut to its prefix.
 #[inline(always)]
 pub fn source(address: Address, constants: &Constants) -> [u64; 2] {
-    let mask = match address {
-        Address::V4(_) => constants.ipv4_mask,
-        Address::V6(_) => constants.ipv6_mask,
-    };
-    let [high, low] = address.words();
+    cut(address.words(), matches!(address, Address::V4(_)), constants)
+}
+
+/// The source of a packet.
+#[inline(always)]
+pub fn source_of(packet: &Fields, constants: &Constants) -> [u64; 2] {
+    cut(packet.source_words(), packet.is_ipv4(), constants)
+}
+
+#[inline(always)]
+fn cut([high, low]: [u64; 2], is_ipv4: bool, constants: &Constants) -> [u64; 2] {
+    let mask = if is_ipv4 { constants.ipv4_mask } else { constants.ipv6_mask };
     [high & mask[0], low & mask[1]]
 }
 
@@ -113,6 +120,7 @@ mod tests {
             ipv4_mask: prefix_mask(96 + ipv4_prefix),
             ipv6_mask: prefix_mask(ipv6_prefix),
             interfaces: 1,
+            jiffy_ns: 1,
             open_mask: (1 << 10) - 1,
         }
     }

@@ -18,8 +18,8 @@ use core::ptr::{read_unaligned, read_volatile, write_unaligned};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::{
-    bpf_ktime_get_coarse_ns, bpf_map_lookup_elem, bpf_sk_release, bpf_skc_lookup_tcp,
-    bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
+    bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem, bpf_sk_release,
+    bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
 };
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
@@ -81,6 +81,7 @@ static CONSTANTS: Global<Constants> = Global::new(Constants {
     ipv6_mask: hash::prefix_mask(64),
     open_mask: 0,
     interfaces: 1,
+    jiffy_ns: 0,
 });
 
 /// For drivers that hand over packets spread over several buffers (Linux 5.18): headers are read
@@ -125,8 +126,7 @@ fn fields(start: usize, end: usize) -> Fields {
 
 #[inline(never)]
 fn judge(context: &XdpContext, packet: &Fields) -> u32 {
-    let decided = decide(context, packet);
-    let (mut slot, now) = ((decided & SLOT) as u32, decided >> SLOT_BITS);
+    let mut slot = decide(context, packet);
     let mut action = XDP_PASS;
     match verdict::action(slot) {
         Action::Pass | Action::Observe => {}
@@ -145,22 +145,20 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
     let interface = interface(context);
     count(interface, slot);
     if !matches!(verdict::action(slot), Action::Pass) {
-        note(context, interface, packet, slot, now);
+        note(context, interface, packet, slot);
     }
     action
 }
 
-/// The verdict, by its counter, and above it the time if it has been asked for: nine years of nanoseconds.
+/// The verdict, by its counter.
 #[inline(never)]
-fn decide(context: &XdpContext, packet: &Fields) -> u64 {
-    let maps = Maps { context, constants: CONSTANTS.load(), now: Cell::new(0) };
-    let slot = verdict::decide(packet, &maps).slot();
-    u64::from(slot) & SLOT | maps.now.get() << SLOT_BITS
+fn decide(context: &XdpContext, packet: &Fields) -> u32 {
+    let constants = CONSTANTS.load();
+    // Always there: the map has its one entry.
+    let settings = SETTINGS.get(0).copied().unwrap_or_default();
+    let maps = Maps { context, constants, settings, now: Cell::new(0) };
+    verdict::decide(packet, &maps).slot()
 }
-
-const SLOT_BITS: u32 = 6;
-const SLOT: u64 = (1 << SLOT_BITS) - 1;
-const _: () = assert!((verdict::SLOTS as u64) <= SLOT);
 
 /// Answers with a cookie, as [`make_cookie`] returns it, or with a reset for 0.
 #[inline(never)]
@@ -273,6 +271,8 @@ struct Maps<'a> {
     context: &'a XdpContext,
     /// Read once, as each reading is of all of them.
     constants: Constants,
+    /// Read once, so that no two of them are of different times.
+    settings: Settings,
     /// 0 until somebody asks for it.
     now: Cell<u64>,
 }
@@ -288,12 +288,22 @@ impl Maps<'_> {
     }
 }
 
-/// The time in ns. The coarse clock (Linux 5.11) costs half of the fine one; its steps of 1 to 10 ms vanish
-/// in any burst.
+/// The time in ns by the monotonic clock, which userspace writes by, too. The coarse one (Linux 5.11) costs half of
+/// the fine one.
 #[inline(always)]
 fn clock() -> u64 {
     // SAFETY: the helper takes no arguments and may be called at any time.
     unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// The time in ns by the kernel's timer interrupt, whose count is a word in memory (Linux 5.6), where a call for the
+/// clock would be a fifth of a verdict. Its steps of 1 to 10 ms vanish in any burst. It knows nothing of adjustments
+/// of the clock, so the two are never compared.
+#[inline(always)]
+fn timer() -> u64 {
+    // SAFETY: as above.
+    let interrupts = unsafe { bpf_jiffies64() };
+    interrupts * CONSTANTS.load().jiffy_ns
 }
 
 impl Tables for Maps<'_> {
@@ -311,28 +321,22 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn listed(&self, source: Address) -> Option<Treatment> {
-        let generation = [SETTINGS.get(0)?.generation as u8, 0, 0, 0];
-        let entry: *mut Entry = match source {
-            Address::V4(address) => {
-                let key = Key::new(64, Key4 { generation, address });
-                // SAFETY: the helper reads a key of the map's size and returns one of its values or null.
-                unsafe {
-                    bpf_map_lookup_elem(
-                        (&raw const LIST4).cast_mut().cast(),
-                        (&raw const key).cast(),
-                    )
-                }
+    fn listed(&self, packet: &Fields) -> Option<Treatment> {
+        let generation = [self.settings.generation as u8, 0, 0, 0];
+        let [high, low] = packet.source_words();
+        let entry: *mut Entry = if packet.is_ipv4() {
+            let key =
+                Key::new(64, Key4 { generation, address: ((low >> 32) as u32).to_le_bytes() });
+            // SAFETY: the helper reads a key of the map's size and returns one of its values or null.
+            unsafe {
+                bpf_map_lookup_elem((&raw const LIST4).cast_mut().cast(), (&raw const key).cast())
             }
-            Address::V6(address) => {
-                let key = Key::new(160, Key6 { generation, address });
-                // SAFETY: as above.
-                unsafe {
-                    bpf_map_lookup_elem(
-                        (&raw const LIST6).cast_mut().cast(),
-                        (&raw const key).cast(),
-                    )
-                }
+        } else {
+            let address = (u128::from(low) << 64 | u128::from(high)).to_le_bytes();
+            let key = Key::new(160, Key6 { generation, address });
+            // SAFETY: as above.
+            unsafe {
+                bpf_map_lookup_elem((&raw const LIST6).cast_mut().cast(), (&raw const key).cast())
             }
         }
         .cast();
@@ -350,8 +354,8 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn source(&self, address: Address) -> [u64; 2] {
-        hash::source(address, &self.constants)
+    fn source(&self, packet: &Fields) -> [u64; 2] {
+        hash::source_of(packet, &self.constants)
     }
 
     #[inline(always)]
@@ -392,7 +396,7 @@ impl Tables for Maps<'_> {
             // Cannot be, as above.
             return Admission::Contended;
         };
-        let now = bucket::ticks(self.now());
+        let now = bucket::ticks(timer());
         bucket::admit(&Line(line.cast()), place.tag(), now, class.limits)
     }
 
@@ -401,15 +405,13 @@ impl Tables for Maps<'_> {
         let Some(flood) = FLOODS.get_ptr_mut(0) else {
             return false;
         };
-        let threshold = self.settings().flood;
         // SAFETY: this CPU's own value of the map; XDP programs are not preempted by each other.
-        unsafe { (*flood).count(is_new, self.now(), threshold) }
+        unsafe { (*flood).count(is_new, self.now(), self.settings.flood) }
     }
 
     #[inline(always)]
     fn settings(&self) -> Settings {
-        // Always there: the map has its one entry.
-        SETTINGS.get(0).copied().unwrap_or_default()
+        self.settings
     }
 }
 
@@ -462,23 +464,23 @@ fn count(interface: u32, slot: u32) {
 /// Takes down what is refused, or would be: now and then, for each CPU, one packet stands for all since the
 /// last, so that a flood costs nothing more.
 #[inline(always)]
-fn note(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u64) {
+fn note(context: &XdpContext, interface: u32, packet: &Fields, slot: u32) {
     let Some(sample) = SAMPLES.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: this CPU's own value of the map, as in `count`.
     let sample = unsafe { &mut *sample };
     sample.packets += 1;
-    let now = if now == 0 { clock() } else { now };
+    let now = timer();
     if now.wrapping_sub(sample.last) >= abi::SAMPLE_NS {
         sample.last = now;
-        tell(context, interface, packet, slot, now);
+        tell(context, interface, packet, slot);
     }
 }
 
 /// Tells of one packet, for all since the last.
 #[inline(never)]
-fn tell(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u64) {
+fn tell(context: &XdpContext, interface: u32, packet: &Fields, slot: u32) {
     let Some(sample) = SAMPLES.get_ptr_mut(0) else {
         return;
     };
@@ -488,7 +490,7 @@ fn tell(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u
     let source = packet.source();
     // Those of a flood are invented.
     if verdict::reason(slot) != Reason::Flood as u32 {
-        offended(hash::source(source, &CONSTANTS.load()), verdict::action(slot), packets, now);
+        offended(hash::source_of(packet, &CONSTANTS.load()), verdict::action(slot), packets);
     }
     if SETTINGS.get(0).is_some_and(|settings| settings.flags & abi::HAS_READER != 0) {
         match EVENTS.reserve::<Event>(0) {
@@ -511,7 +513,8 @@ fn tell(context: &XdpContext, interface: u32, packet: &Fields, slot: u32, now: u
 
 /// Adds to what a source has been refused.
 #[inline(always)]
-fn offended(source: [u64; 2], action: Action, packets: u64, now: u64) {
+fn offended(source: [u64; 2], action: Action, packets: u64) {
+    let now = clock();
     let (refused, observed) = match action {
         Action::Observe => (0, packets),
         _ => (packets, 0),

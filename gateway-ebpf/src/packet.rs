@@ -302,6 +302,13 @@ impl Fields {
         Address::of_words(self.source, self.is_ipv4 != 0)
     }
 
+    /// The same as [`Address::words`], which it is kept as: taking them apart and putting them together again costs
+    /// more than to look at them.
+    #[inline(always)]
+    pub const fn source_words(&self) -> [u64; 2] {
+        self.source
+    }
+
     /// The address a segment is for, as [`Address::words`], out of the frame in which this has been found.
     #[inline(always)]
     pub fn destination(&self, frame: &(impl Bytes + ?Sized)) -> Option<[u64; 2]> {

@@ -5,7 +5,7 @@
 use crate::abi::{self, Class, Settings};
 use crate::bucket::Admission;
 use crate::hash::Place;
-use crate::packet::{self, Address, Fields};
+use crate::packet::{self, Fields};
 
 /// What a verdict depends on besides the packet: maps in the kernel, plain values in tests.
 pub trait Tables {
@@ -13,10 +13,10 @@ pub trait Tables {
     fn listener(&self, port: u16) -> Option<Listener>;
     /// Whether the gateway listens at the address that the packet is for, at a port where it does not at all of them.
     fn is_for_us(&self, packet: &Fields) -> bool;
-    /// What the list says of a source, by the longest of the networks it is in.
-    fn listed(&self, source: Address) -> Option<Treatment>;
-    /// Who the address counts as, see [`crate::hash::source`].
-    fn source(&self, address: Address) -> [u64; 2];
+    /// What the list says of who sent the packet, by the longest of the networks it is in.
+    fn listed(&self, packet: &Fields) -> Option<Treatment>;
+    /// Who that counts as, see [`crate::hash::source_of`].
+    fn source(&self, packet: &Fields) -> [u64; 2];
     /// Where a source's state lies for a class.
     fn place(&self, source: [u64; 2], class: u8) -> Place;
     /// Whether the source is banned now.
@@ -305,7 +305,7 @@ pub fn decide(packet: &Fields, tables: &impl Tables) -> Verdict {
     match packet.kind {
         packet::SEGMENT if packet.opens_connection() => match tables.listener(packet.port) {
             Some(listener) if listener.is_everywhere() || tables.is_for_us(packet) => {
-                connection(packet.source(), listener.class(), tables)
+                connection(packet, listener.class(), tables)
             }
             _ => Verdict::pass(Reason::Other),
         },
@@ -332,12 +332,12 @@ fn hiding(reason: Reason, tables: &impl Tables) -> Verdict {
 /// allowed; limits come before cookies, as they cost less. What is only observed is told where nothing
 /// else is enforced, and keeps nothing from being so.
 #[inline(always)]
-fn connection(address: Address, class: u8, tables: &impl Tables) -> Verdict {
+fn connection(packet: &Fields, class: u8, tables: &impl Tables) -> Verdict {
     let flags = tables.settings().flags;
     let mut class = class;
     let mut observed = None;
     if flags & abi::HAS_LIST != 0 {
-        match tables.listed(address) {
+        match tables.listed(packet) {
             Some(Treatment::Allow) => return Verdict::pass(Reason::Allowed),
             Some(Treatment::Deny) if flags & abi::ENFORCE_DENY != 0 => {
                 return Verdict::excess(Reason::Denied, true);
@@ -348,7 +348,7 @@ fn connection(address: Address, class: u8, tables: &impl Tables) -> Verdict {
             None => {}
         }
     }
-    let source = tables.source(address);
+    let source = tables.source(packet);
     if flags & abi::HAS_BANS != 0 && tables.is_banned(source) {
         return Verdict::excess(Reason::Banned, true);
     }

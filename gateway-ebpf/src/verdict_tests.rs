@@ -1,7 +1,7 @@
 use super::*;
 use crate::abi::Constants;
 use crate::bucket::Limits;
-use crate::packet::{Packet, Segment};
+use crate::packet::{Address, Packet, Segment};
 
 /// Says the same of every source.
 #[derive(Clone, Copy)]
@@ -41,11 +41,11 @@ impl Tables for Fixed {
     fn is_for_us(&self, _: &Fields) -> bool {
         self.is_for_us
     }
-    fn listed(&self, _: Address) -> Option<Treatment> {
+    fn listed(&self, _: &Fields) -> Option<Treatment> {
         self.listed
     }
-    fn source(&self, address: Address) -> [u64; 2] {
-        address.words()
+    fn source(&self, packet: &Fields) -> [u64; 2] {
+        packet.source_words()
     }
     fn place(&self, source: [u64; 2], class: u8) -> Place {
         let mask = [u64::MAX; 2];
@@ -55,6 +55,7 @@ impl Tables for Fixed {
             ipv6_mask: mask,
             open_mask: 0,
             interfaces: 1,
+            jiffy_ns: 1,
         };
         crate::hash::place(source, class, &constants)
     }

@@ -266,12 +266,12 @@ impl Tables for Host {
         true
     }
 
-    fn listed(&self, source: Address) -> Option<Treatment> {
-        self.sources.listed(ip(source))
+    fn listed(&self, packet: &Fields) -> Option<Treatment> {
+        self.sources.listed(ip(packet.source()))
     }
 
-    fn source(&self, address: Address) -> [u64; 2] {
-        hash::source(address, &self.constants)
+    fn source(&self, packet: &Fields) -> [u64; 2] {
+        hash::source(packet.source(), &self.constants)
     }
 
     fn place(&self, source: [u64; 2], class: u8) -> Place {

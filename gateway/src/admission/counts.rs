@@ -14,6 +14,7 @@ use gateway_ebpf::bucket::{self, WAYS};
 use gateway_ebpf::packet::Address;
 use gateway_ebpf::{hash, open};
 use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::time::{ClockId, Timespec, clock_getres};
 
 use super::banned::Banned;
 use super::{Settings, unix_now};
@@ -130,7 +131,14 @@ pub fn constants(settings: &Settings, connections: usize) -> io::Result<Constant
         ipv6_mask: hash::prefix_mask(u32::from(settings.ipv6_prefix)),
         open_mask: lines as u64 - 1,
         interfaces: 1,
+        jiffy_ns: jiffy_ns(),
     })
+}
+
+/// The coarse clocks move once for each timer interrupt.
+fn jiffy_ns() -> u64 {
+    let Timespec { tv_sec, tv_nsec } = clock_getres(ClockId::MonotonicCoarse);
+    tv_sec as u64 * 1_000_000_000 + tv_nsec as u64
 }
 
 fn random_key() -> io::Result<[u64; 2]> {
@@ -178,6 +186,11 @@ impl bucket::Line for Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_timer_interrupts_a_hundred_to_a_thousand_times_a_second() {
+        assert!((900_000..=10_000_000).contains(&jiffy_ns()), "{}", jiffy_ns());
+    }
 
     #[test]
     fn keys_differ() {
