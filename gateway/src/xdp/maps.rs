@@ -263,7 +263,8 @@ impl Maps {
 
     /// Whether there is a flood on any CPU.
     pub fn is_flooded(&self) -> Result<bool, MapError> {
-        let (floods, now) = (self.floods.get(&0, 0)?, monotonic_now());
+        // By the clock that the program reads: nothing is over here before it is there.
+        let (floods, now) = (self.floods.get(&0, 0)?, nanoseconds(ClockId::MonotonicCoarse));
         Ok(floods.iter().any(|flood| flood.until > now))
     }
 }
@@ -333,9 +334,14 @@ fn class(class: &Class) -> abi::Class {
     }
 }
 
-/// Nanoseconds of the kernel's clock now; it cannot fail for this clock.
+/// Nanoseconds of the kernel's clock now.
 fn monotonic_now() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// What a clock shows; asking cannot fail.
+fn nanoseconds(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
