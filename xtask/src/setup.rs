@@ -12,8 +12,8 @@ use crate::tls;
 /// The version this project builds with; it decides instructions as much as the compiler does.
 const BPF_LINKER: &str = "0.13.0";
 
-/// Programs the tests run, and the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 11] = [
+/// Programs the tests and the benches run, and the Debian package of each.
+const TEST_PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("curl", "curl"),
@@ -25,6 +25,9 @@ const TEST_PROGRAMS: [(&str, &str); 11] = [
     ("testssl", "testssl.sh"),
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
+    ("ethtool", "ethtool"),
+    ("nft", "nftables"),
+    ("xdp-filter", "xdp-tools"),
 ];
 
 /// Those that Debian starts as services when it installs them, which nobody asked for.

@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{Domain, Socket, Type};
 
-use crate::PORT;
 use crate::bpf::{Programs, Sources, Way};
 use crate::netns::{GATEWAY_V4, INTERFACE, Namespace, Net};
 use crate::spread::Spread;
+use crate::{Arguments, PORT};
 
 /// What each source may open a second, and at once.
 const RATE: u32 = 10;
@@ -38,8 +39,8 @@ const FIRST: u8 = 5;
 const SERVED_WELL: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Frames between two looks at whether it is over.
-const BURST_FRAMES: u32 = 20_000;
+/// Looks a second at whether it is over. The kernel takes some 25 ms to begin and to end each part of a flood.
+const PARTS: u32 = 2;
 
 struct Flood {
     name: &'static str,
@@ -61,10 +62,11 @@ const FLOODS: [Flood; 2] = [
 ];
 
 /// Offered SYNs a second.
-const OFFERED: [u32; 2] = [200_000, 1_000_000];
+pub const OFFERED: [u32; 2] = [200_000, 1_000_000];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Protection {
+/// What is between a flood and the gateway's listener.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protection {
     None,
     NftInput,
     NftRaw,
@@ -74,9 +76,6 @@ enum Protection {
 }
 
 impl Protection {
-    const ALL: [Self; 6] =
-        [Self::None, Self::NftInput, Self::NftRaw, Self::NftIngress, Self::Native, Self::Generic];
-
     fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -135,14 +134,19 @@ struct Outcome {
     late: f64,
 }
 
-pub fn measure(rounds: usize, seconds: f64) -> String {
+pub fn measure(arguments: &Arguments) -> String {
+    let Arguments { rounds, seconds, ref protection, ref offered, .. } = *arguments;
+    let protections = match &**protection {
+        [] => Protection::value_variants(),
+        some => some,
+    };
     let mut text = format!(
         "\n### Floods\n\nSYNs over a veth for {seconds} s, made in the kernel on one CPU; the gateway and the thread that \
          receives them (NAPI) share another. {CLIENTS} honest clients open a connection a second, \
          and send a request on it. A source may open {RATE} a second. CPU is the receiving thread's time, per SYN received.\n"
     );
     for flood in FLOODS {
-        for offered in OFFERED {
+        for &offered in offered {
             let _ = writeln!(
                 text,
                 "\n#### {}, {offered} SYNs a second\n\n{}\n\n| | received/s | CPU ns per SYN | ÷ none | served within \
@@ -151,14 +155,13 @@ pub fn measure(rounds: usize, seconds: f64) -> String {
                 flood.about,
                 SERVED_WELL.as_millis()
             );
-            let mut outcomes: Vec<Vec<Outcome>> =
-                Protection::ALL.iter().map(|_| Vec::new()).collect();
+            let mut outcomes: Vec<Vec<Outcome>> = protections.iter().map(|_| Vec::new()).collect();
             for _ in 0..rounds {
-                for (protection, outcomes) in Protection::ALL.iter().zip(&mut outcomes) {
+                for (protection, outcomes) in protections.iter().zip(&mut outcomes) {
                     outcomes.push(run(*protection, &flood, offered, seconds));
                 }
             }
-            for (protection, own) in Protection::ALL.iter().zip(&outcomes) {
+            for (protection, own) in protections.iter().zip(&outcomes) {
                 let spread = |figure: &dyn Fn(&Outcome) -> f64| {
                     Spread::of(&own.iter().map(figure).collect::<Vec<_>>())
                 };
@@ -219,7 +222,7 @@ fn run(protection: Protection, flood: &Flood, offered: u32, seconds: f64) -> Out
                 // Honest clients get the CPU first.
                 setpriority_process(None, 19).expect("a lower priority");
                 while !over.load(Ordering::Relaxed) {
-                    programs.flood(BURST_FRAMES);
+                    programs.flood(offered / PARTS);
                 }
             });
         });
@@ -361,7 +364,11 @@ fn connect(source: IpAddr) -> std::io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     socket.connect_timeout(&SocketAddr::new(GATEWAY_V4, PORT).into(), PATIENCE)?;
-    let mut stream = TcpStream::from(socket);
+    ask(socket.into())
+}
+
+/// Sends a request, and reads its answer.
+fn ask(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
@@ -392,8 +399,8 @@ impl Gateway {
         let process = command.args(["run", "--log-level", "error", "--config"]).arg(&file).spawn();
         let gateway = Self { process: process.expect("the gateway"), file };
         let begun = Instant::now();
-        let target = SocketAddr::new(GATEWAY_V4, PORT);
-        while namespace.run(|| TcpStream::connect(target)).is_err() {
+        // It listens before its program is attached, and answers only then.
+        while namespace.run(|| ask(TcpStream::connect((GATEWAY_V4, PORT))?)).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(10), "the gateway does not start");
             thread::sleep(Duration::from_millis(10));
         }

@@ -40,6 +40,14 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
 
+    /// With what protection floods are measured; repeatable, all when none is named
+    #[arg(long, value_name = "NAME")]
+    protection: Vec<flood::Protection>,
+
+    /// How many SYNs a second floods offer; repeatable
+    #[arg(long, value_name = "N", default_values_t = flood::OFFERED)]
+    offered: Vec<u32>,
+
     /// How long each flood takes
     #[arg(long, value_name = "S", default_value_t = 4.0)]
     seconds: f64,
@@ -69,20 +77,24 @@ fn main() {
     let wanted = |what| arguments.what.is_none_or(|wanted| wanted == what);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's version");
     let mut text = format!(
-        "{HEADING}\nMade by `cargo xtask bench-kernel --rounds {} --write` on Linux {}; medians, with the least and the \
-         largest.\n",
+        "{HEADING}\nMade by `cargo xtask bench-kernel --rounds {} --seconds {} --write` on Linux {}; medians, with the \
+         least and the largest.\n",
         arguments.rounds,
+        arguments.seconds,
         kernel.trim()
     );
     if wanted(What::Packets) {
         text += &packets::measure(arguments.rounds);
     }
     if wanted(What::Floods) {
-        text += &flood::measure(arguments.rounds, arguments.seconds);
+        text += &flood::measure(&arguments);
     }
     println!("{text}");
     if arguments.write {
-        assert!(arguments.what.is_none(), "only what has been measured whole is written");
+        let whole = arguments.what.is_none()
+            && arguments.protection.is_empty()
+            && arguments.offered == flood::OFFERED;
+        assert!(whole, "only what has been measured whole is written");
         let before = fs::read_to_string(RESULTS).expect(RESULTS);
         let before = before.split(HEADING).next().unwrap_or_default().trim_end();
         fs::write(RESULTS, format!("{before}\n\n{text}")).expect(RESULTS);

@@ -19,6 +19,10 @@ use gateway_ebpf::packet::{self, Bytes};
 /// Looks at the clock before a packet that is not due is sent all the same.
 const WAIT_MAX: u32 = 4096;
 
+/// Packets that are sent without waiting when they are late, as those are that the CPU was busy with others for. A
+/// batch of frames leaves at once, and then all behind it are.
+const LAG_MAX: u64 = 256;
+
 /// Bytes of a frame.
 const FRAME: usize = 64;
 /// Where the IPv4 header has its checksum and its source.
@@ -139,7 +143,7 @@ fn wait(interval: u64) {
         }
         now = clock();
     }
-    *due = (*due).max(now.saturating_sub(interval)) + interval;
+    *due = (*due).max(now.saturating_sub(LAG_MAX * interval)) + interval;
 }
 
 #[inline(always)]
