@@ -1,4 +1,4 @@
-//! Lists of networks in the configuration or in a file, a line each ([`Listed`]), and what is made of
+//! Lists of networks in the configuration or in a file, a line each (`document::listed`), and what is made of
 //! them.
 
 use std::collections::HashMap;
