@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use crate::harness::{After, Gateway, Length, Origin, checksum, pattern, set_up};
 
-#[test]
-fn a_thousand_pipelined_requests_are_answered_in_order() {
-    let origin = Origin::start(|exchange| {
+/// Says what it has been asked for.
+fn origin_that_repeats() -> Origin {
+    Origin::start(|exchange| {
         let target = exchange.request.target.clone();
         let length = target.len();
         exchange.answer(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{target}"))
-    });
+    })
+}
+
+#[test]
+fn a_thousand_pipelined_requests_are_answered_in_order() {
+    let origin = origin_that_repeats();
     let gateway = Gateway::in_front_of(&origin);
     let mut client = gateway.client();
 
@@ -78,11 +83,7 @@ fn available_workers(wanted: usize) -> usize {
 /// come just when it is taken away.
 #[test]
 fn requests_are_answered_whatever_the_pause_before_them() {
-    let origin = Origin::start(|exchange| {
-        let target = exchange.request.target.clone();
-        let length = target.len();
-        exchange.answer(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{target}"))
-    });
+    let origin = origin_that_repeats();
     let gateway = Gateway::in_front_of(&origin);
     thread::scope(|scope| {
         for thread in 0..16 {
@@ -93,7 +94,7 @@ fn requests_are_answered_whatever_the_pause_before_them() {
                         let target = format!("/{thread}/{round}/{request}");
                         assert_eq!(client.get(&target).text(), target);
                     }
-                    // What it is to be told apart by: 44 to 56 ms.
+                    // 44 to 56 ms.
                     thread::sleep(Duration::from_micros(44_000 + (thread * 12 + round) * 63));
                 }
             });
