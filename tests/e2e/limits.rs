@@ -93,7 +93,10 @@ fn a_rate_is_kept_to_a_hundredth_by_clients_that_stay() {
     let origin = Origin::saying("hello");
     let policy = "kind = 'rate_limit'\nlimits = [{ rate = '200/s', burst = 400 }]";
     for (workers, clients) in [(1, 1), (1, 8), (2, 8)] {
-        let gateway = limited(&origin, policy).workers(workers).start();
+        let gateway = limited(&origin, policy)
+            .set("limits", "requests_per_connection = 1000000000")
+            .workers(workers)
+            .start();
         let seen: Vec<Seen> = thread::scope(|scope| {
             let pressing: Vec<_> = (0..clients)
                 .map(|_| scope.spawn(|| press(&gateway, Duration::from_secs(2))))

@@ -47,7 +47,8 @@ impl Step {
             ),
             Self::Tests => cargo(&["test", "--workspace"], &[]),
             Self::Epoll => cargo(
-                &["test", "--package", "gateway", "--test", "e2e", "--test", "conformance"],
+                // The workspace, as its features together are what is built already.
+                &["test", "--workspace", "--test", "e2e", "--test", "conformance"],
                 &[("GATEWAY_TEST_DRIVER", "epoll")],
             ),
             Self::Conformance => conformance::run(true),
