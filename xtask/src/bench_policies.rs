@@ -36,7 +36,7 @@ pub fn run(write: bool) -> Result<()> {
     let text = format!(
         "{HEADING}\nMade by `cargo xtask bench-policies --write` on Linux {}: what a policy's row has more than \
          that of a request which no policy looks at.\n\n{table}",
-        kernel.trim()
+        kernel.split('-').next().unwrap_or_default().trim()
     );
     println!("{text}");
     if write {

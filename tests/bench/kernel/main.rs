@@ -81,7 +81,7 @@ fn main() {
          least and the largest.\n",
         arguments.rounds,
         arguments.seconds,
-        kernel.trim()
+        kernel.split('-').next().unwrap_or_default().trim()
     );
     if wanted(What::Packets) {
         text += &packets::measure(arguments.rounds);

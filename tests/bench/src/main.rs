@@ -246,7 +246,7 @@ fn header(versions: &[(String, String)], arguments: &Arguments) -> Result<String
          turns; medians, with the least and the largest.\n[README.md](README.md) says how to read \
          them. A ratio above 1 is one the gateway loses.\n",
         said.join(" "),
-        kernel.trim(),
+        kernel.split('-').next().unwrap_or_default().trim(),
         model.map_or("an unknown CPU", |(_, model)| model),
         versions.join("; "),
         arguments.rounds(),
