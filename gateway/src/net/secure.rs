@@ -68,6 +68,17 @@ impl Secure {
         self.session.borrow_mut().collect(out);
     }
 
+    /// Puts what it says in the place of what has been received, at most `max` bytes; returns how many. An end or a
+    /// failure is found again by the next read.
+    pub fn open(&self, buffer: &mut Buffer, max: usize, socket: &Socket) -> usize {
+        let mut opened = self.buffer();
+        let room = opened.spare().min(max);
+        let taken = self.session.borrow_mut().receive(buffer.filled(), &mut opened.bytes, room);
+        self.give(std::mem::replace(buffer, opened));
+        self.flush(socket);
+        bytes(taken)
+    }
+
     /// Sends what the session has to say by itself: alerts, new keys, tickets.
     fn flush(&self, socket: &Socket) {
         if self.writing.get() {
