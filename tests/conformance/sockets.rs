@@ -19,13 +19,13 @@ const REQUEST: usize = HEAD + 56;
 /// Where an answer has the bytes not read and not acknowledged.
 const QUEUES: std::ops::Range<usize> = HEAD + 56..HEAD + 64;
 
-/// Returns once the other end has read what was sent, or is gone, so that what is sent next is a
-/// read of its own.
-pub fn wait_until_read(stream: &TcpStream, until: Instant) {
+/// Waits until the other end has read what was sent, or is gone, so that what is sent next is a read of its own;
+/// false when it has not by then.
+pub fn wait_until_read(stream: &TcpStream, until: Instant) -> bool {
     let (Ok(SocketAddr::V4(ours)), Ok(SocketAddr::V4(theirs))) =
         (stream.local_addr(), stream.peer_addr())
     else {
-        return;
+        return true;
     };
     let kind = Some(Protocol::from(NETLINK_SOCK_DIAG));
     let mut kernel = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, kind).unwrap();
@@ -33,10 +33,11 @@ pub fn wait_until_read(stream: &TcpStream, until: Instant) {
         let unacknowledged = queues(&mut kernel, ours, theirs).is_some_and(|(_, sent)| sent > 0);
         let unread = queues(&mut kernel, theirs, ours).is_some_and(|(received, _)| received > 0);
         if !unacknowledged && !unread {
-            return;
+            return true;
         }
         std::thread::yield_now();
     }
+    false
 }
 
 /// What waits on the socket at `local` to be read, and to be acknowledged; `None` if there is none.

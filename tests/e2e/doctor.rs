@@ -52,10 +52,10 @@ fn it_looks_at_what_the_gateway_needs() {
 fn what_a_configuration_asks_for_in_vain_is_told_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let file = unique_path("toml");
+    let (file, socket) = (unique_path("toml"), unique_path("sock"));
     let text = format!(
         "listeners = [{{ address = '{address}' }}]\nroutes = [{{ respond = {{ body = 'hello' }} }}]\n\
-         admin.address = 'off'\nxdp = {{ interfaces = ['no-such-if0'] }}\nupstreams.none.endpoints = ['127.0.0.1:9']\n"
+         admin = {{ address = 'off', socket = {socket:?} }}\nxdp = {{ interfaces = ['no-such-if0'] }}\nupstreams.none.endpoints = ['127.0.0.1:9']\n"
     );
     std::fs::write(&file, text).unwrap();
     let (code, found) = findings(&["--config", file.to_str().unwrap()]);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use crate::harness::{Dns, Gateway, Origin, Setup, Zone, set_up, until};
+use crate::harness::{Dns, Gateway, Origin, Setup, Zone, bound, set_up, until};
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -13,7 +13,7 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 fn two_origins() -> (Origin, Origin) {
     let first = Origin::saying("first");
     let second = SocketAddr::from((SECOND, first.address.port()));
-    (first, Origin::saying_at(second, "second"))
+    (first, Origin::saying_on(bound(second), "second"))
 }
 
 fn by_name(dns: &Dns, port: u16) -> Setup {

@@ -1,7 +1,7 @@
 //! A changed configuration, while requests and tunnels go on.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 
 use crate::harness::{Client, Gateway, Length, Origin, Setup, set_up, until};
@@ -116,9 +116,11 @@ fn what_takes_a_restart_is_named() {
     assert_eq!(gateway.get("/").text(), "hello");
 }
 
-/// An address that nobody listens on.
+/// An address that nobody listens on, and that nobody else here will: the kernel gives away ports of 127.0.0.1.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    ([127, 0, 9, number], 10_080 + u16::from(number)).into()
 }
 
 fn until_closed(address: SocketAddr) {

@@ -1,7 +1,6 @@
 //! Who may come in: tokens that somebody has signed, made by PyJWT.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -61,13 +60,13 @@ struct Issuer {
 
 impl Issuer {
     fn new(set: &str) -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap(), set)
+        Self::on(closed_port().1, set)
     }
 
-    fn at(address: SocketAddr, set: &str) -> Self {
+    fn on(bound: socket2::Socket, set: &str) -> Self {
         let answer = Arc::new(Mutex::new(found(set)));
         let said = Arc::clone(&answer);
-        let origin = Origin::start_at(address, move |exchange| {
+        let origin = Origin::start_on(bound, move |exchange| {
             exchange.body()?;
             let answer = said.lock().unwrap().clone();
             exchange.answer(&answer)
@@ -281,8 +280,7 @@ fn keys_stay_while_their_source_is_down() {
     assert_eq!(gateway.get("/").status, 401);
     until("it to be said", || gateway.log().contains("requests with a token get 503"));
 
-    drop(reserved);
-    let issuer = Issuer::at(address, tokens.text("first"));
+    let issuer = Issuer::on(reserved, tokens.text("first"));
     until("keys to be there", || status(&gateway, tokens.right()) == 200);
 
     issuer.fail();
@@ -325,8 +323,7 @@ fn keys_that_are_required_are_there_or_nothing_starts() {
     assert_eq!(run.status.code(), Some(1), "{said}");
     assert!(said.contains("policies.users: cannot fetch http://"), "{said}");
     assert!(said.contains("and required is true: "), "{said}");
-    drop(reserved);
-    let _issuer = Issuer::at(address, tokens.text("first"));
+    let _issuer = Issuer::on(reserved, tokens.text("first"));
     let gateway = set_up_with(&origin, &lines).start();
     let right = tokens.made["right"]["ES256"].as_str().unwrap();
     assert_eq!(status(&gateway, right), 200);

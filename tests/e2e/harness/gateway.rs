@@ -309,9 +309,15 @@ pub fn binary() -> &'static str {
 /// An address at which nothing listens, so that connecting is refused. The socket keeps the port
 /// from being given to somebody else.
 pub fn closed_port() -> (SocketAddr, socket2::Socket) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let socket = bound(([127, 0, 0, 1], 0).into());
     (socket.local_addr().unwrap().as_socket().unwrap(), socket)
+}
+
+/// A socket that has this address, and does not listen.
+pub fn bound(address: SocketAddr) -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
 }
 
 /// A file name nobody else uses, in the directory cargo gives tests to write to.

@@ -6,12 +6,14 @@ mod client;
 mod dns;
 mod gateway;
 mod origin;
+#[path = "../../conformance/sockets.rs"]
+mod sockets;
 mod wire;
 
 pub use bytes::{Random, checksum, chunked, pattern};
 pub use client::{Client, Response};
 pub use dns::{Dns, Zone};
-pub use gateway::{Gateway, Setup, binary, closed_port, set_up, unique_path};
+pub use gateway::{Gateway, Setup, binary, bound, closed_port, set_up, unique_path};
 pub use origin::{After, Exchange, Origin, Request};
 pub use wire::{Broken, Length};
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use super::wire::{Broken, Fields, Length, Reader, announced, broken, is_token, wait_until_read};
-use super::{PATIENCE, checksum, chunked, pattern};
+use super::{PATIENCE, checksum, chunked, closed_port, pattern};
 
 /// What an origin was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,15 +61,16 @@ impl Origin {
     pub fn start(
         handler: impl Fn(&mut Exchange) -> Result<After, Broken> + Send + Sync + 'static,
     ) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), handler)
+        Self::start_on(closed_port().1, handler)
     }
 
-    /// The same at a given address.
-    pub fn start_at(
-        address: SocketAddr,
+    /// The same where nobody has listened so far.
+    pub fn start_on(
+        bound: socket2::Socket,
         handler: impl Fn(&mut Exchange) -> Result<After, Broken> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        bound.listen(128).unwrap();
+        let listener = TcpListener::from(bound);
         let address = listener.local_addr().unwrap();
         let shared = Shared::default();
         let (handler, at_accept): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&shared));
@@ -98,14 +99,14 @@ impl Origin {
 
     /// Answers every request with this text.
     pub fn saying(text: &str) -> Self {
-        Self::saying_at("127.0.0.1:0".parse().unwrap(), text)
+        Self::saying_on(closed_port().1, text)
     }
 
-    /// The same at a given address.
-    pub fn saying_at(address: SocketAddr, text: &str) -> Self {
+    /// The same where nobody has listened so far.
+    pub fn saying_on(bound: socket2::Socket, text: &str) -> Self {
         let length = text.len();
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}");
-        Self::start_at(address, move |exchange| {
+        Self::start_on(bound, move |exchange| {
             exchange.body()?;
             exchange.answer(&response)
         })

@@ -3,8 +3,9 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
+use std::time::Instant;
 
-use super::until;
+use super::{PATIENCE, sockets};
 
 /// Why a message could not be read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,26 +226,8 @@ pub fn announced(fields: &Fields) -> Result<Option<Length>, Broken> {
     }
 }
 
-/// Waits until the other end has read every byte sent on `stream`, so that what is sent next is
-/// a read of its own. The kernel's socket table says so; nothing else sees it from outside.
+/// Waits until the other end has read every byte sent on `stream`, so that what is sent next is a read of its own.
 pub fn wait_until_read(stream: &TcpStream) {
-    let (ours, theirs) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-    let row = format!("{} {}", in_table(theirs), in_table(ours));
-    let sent = format!("{} {}", in_table(ours), in_table(theirs));
-    until("the other end to read what was sent", || {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let queue = |row: &str, name: fn((&str, &str)) -> String| {
-            let line = table.lines().find(|line| line.contains(row))?;
-            Some(name(line.split_whitespace().nth(4)?.split_once(':')?))
-        };
-        let unsent = queue(&sent, |(tx, _)| tx.to_owned());
-        let unread = queue(&row, |(_, rx)| rx.to_owned());
-        unsent.is_none_or(|bytes| bytes == "00000000")
-            && unread.is_none_or(|bytes| bytes == "00000000")
-    });
-}
-
-fn in_table(address: std::net::SocketAddr) -> String {
-    let std::net::IpAddr::V4(ip) = address.ip() else { panic!("IPv4 only") };
-    format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port())
+    let is_read = sockets::wait_until_read(stream, Instant::now() + PATIENCE);
+    assert!(is_read, "still waiting for the other end to read what was sent");
 }
