@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check there is, in order, up to the first that fails. `.ci/run` does the
 //! same on a new machine.
 
+use std::num::NonZero;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -43,13 +44,13 @@ impl Step {
             Self::Tidy => tidy::run(),
             Self::Doc => cargo(
                 &["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"],
-                &[("RUSTDOCFLAGS", "-D warnings")],
+                &[("RUSTDOCFLAGS", "-D warnings".to_owned())],
             ),
-            Self::Tests => cargo(&["test", "--workspace"], &[]),
+            Self::Tests => cargo(&["test", "--workspace"], &[threads()]),
             Self::Epoll => cargo(
                 // The workspace, as its features together are what is built already.
                 &["test", "--workspace", "--test", "e2e", "--test", "conformance"],
-                &[("GATEWAY_TEST_DRIVER", "epoll")],
+                &[("GATEWAY_TEST_DRIVER", "epoll".to_owned()), threads()],
             ),
             Self::Conformance => conformance::run(true),
             Self::Tls => tls::check_cases(),
@@ -87,14 +88,20 @@ pub fn run(named: &[Step]) -> Result<()> {
     Ok(())
 }
 
-fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+fn cargo(arguments: &[&str], environment: &[(&str, String)]) -> Result<()> {
     let status = Command::new("cargo")
         .args(arguments)
-        .envs(environment.iter().copied())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "`cargo {}`: {status}", arguments.join(" "));
     Ok(())
+}
+
+/// More tests at once than there are CPUs, as most wait most of the time.
+fn threads() -> (&'static str, String) {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    ("RUST_TEST_THREADS", (2 * cpus).to_string())
 }
 
 fn seconds(time: Duration) -> String {
