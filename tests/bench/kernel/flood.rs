@@ -73,6 +73,10 @@ pub enum Protection {
     NftIngress,
     Native,
     Generic,
+    /// The bench's own, as what follows: what receiving takes, whoever drops.
+    BareDrop,
+    /// The same of whoever answers.
+    BareTurn,
 }
 
 impl Protection {
@@ -84,6 +88,8 @@ impl Protection {
             Self::NftIngress => "nftables, ingress of the device",
             Self::Native => "gateway, in the driver",
             Self::Generic => "gateway, generic",
+            Self::BareDrop => "a bare program that drops it",
+            Self::BareTurn => "a bare program that sends it back",
         }
     }
 
@@ -93,7 +99,7 @@ impl Protection {
             Self::NftInput => ("inet", "input priority filter".to_owned()),
             Self::NftRaw => ("inet", "prerouting priority raw".to_owned()),
             Self::NftIngress => ("netdev", format!("ingress device {INTERFACE} priority 0")),
-            Self::None | Self::Native | Self::Generic => return None,
+            _ => return None,
         };
         Some(format!(
             "table {family} limits {{
@@ -105,6 +111,17 @@ impl Protection {
                 }}
             }}"
         ))
+    }
+
+    /// The bench's program at the interface, where the gateway has none.
+    fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Native | Self::Generic => None,
+            Self::BareDrop => Some("drop_flood"),
+            Self::BareTurn => Some("turn_flood"),
+            // Through the same queue as where a program decides: what is full is full for honest clients, too.
+            _ => Some("pass"),
+        }
     }
 
     /// The gateway's table `xdp`.
@@ -203,9 +220,8 @@ fn run(protection: Protection, flood: &Flood, offered: u32, seconds: f64) -> Out
         nft.stdin.take().expect("its input").write_all(rules.as_bytes()).expect("its rules");
         assert!(nft.wait().expect("nft").success(), "{rules}");
     }
-    // Through the same queue as where the gateway's program is: what is full is full for honest clients, too.
-    if protection.xdp().is_empty() {
-        net.gateway.run(|| programs.attach("pass", INTERFACE));
+    if let Some(program) = protection.program() {
+        net.gateway.run(|| programs.attach(program, INTERFACE));
     }
     let gateway = Gateway::start(&net.gateway, protection);
     // Attaching makes the thread anew.

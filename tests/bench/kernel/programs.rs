@@ -8,7 +8,7 @@
 
 use core::ptr::{read_unaligned, write_unaligned};
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
@@ -80,6 +80,37 @@ pub fn answered(context: XdpContext) -> u32 {
         Some(frame) if frame[12..14] == [8, 0] && frame[30..32] != [10, 77] => XDP_DROP,
         _ => XDP_PASS,
     }
+}
+
+/// Drops what honest clients have not sent, and looks no further.
+#[xdp]
+pub fn drop_flood(context: XdpContext) -> u32 {
+    match Frame(&context).read::<34>(0) {
+        Some(frame) if is_flood(&frame) => XDP_DROP,
+        _ => XDP_PASS,
+    }
+}
+
+/// Sends it back in place of that, as the least that an answer takes.
+#[xdp]
+pub fn turn_flood(context: XdpContext) -> u32 {
+    match Frame(&context).read::<34>(0) {
+        Some(frame) if is_flood(&frame) => {
+            let [to, from] = [0, 6].map(|at| Frame(&context).read::<6>(at).unwrap_or_default());
+            put(&context, 0, from);
+            put(&context, 6, to);
+            put(&context, SOURCE, [frame[30], frame[31], frame[32], frame[33]]);
+            put(&context, SOURCE + 4, [frame[26], frame[27], frame[28], frame[29]]);
+            XDP_TX
+        }
+        _ => XDP_PASS,
+    }
+}
+
+/// Whether it is IPv4 and from none of the clients' addresses.
+#[inline(always)]
+fn is_flood(frame: &[u8; 34]) -> bool {
+    frame[12..14] == [8, 0] && frame[26..28] != [10, 77]
 }
 
 /// Another source for each run, then the next program.
