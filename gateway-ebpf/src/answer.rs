@@ -8,6 +8,12 @@ use crate::packet::{Bytes, Fields, NEXT_TCP, TCP_BYTES};
 pub trait Frame: Bytes {
     /// Writes `bytes` at offset `at`; `false` where the frame has no such bytes.
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool;
+    /// Writes four bytes, as the machine has them in memory.
+    #[inline(always)]
+    fn write_word(&mut self, at: usize, word: u32) -> bool {
+        self.write(at, word.to_ne_bytes())
+    }
+
     /// Makes the frame `length` bytes long; `false` where that cannot be, and then nothing has changed.
     fn resize(&mut self, length: usize) -> bool;
 }
@@ -64,7 +70,8 @@ pub struct Syn {
 
 impl Syn {
     /// Reads it out of the frame in which `packet` has found it, giving each word and its place to `put`;
-    /// `None` if not all of it is there.
+    /// `None` if not all of it is there. In the place of TCP options that it has not is 0: the verifier wants
+    /// all written that could count.
     #[inline(always)]
     pub fn read(frame: &impl Bytes, packet: &Fields, put: impl FnMut(usize, u32)) -> Option<Self> {
         match (packet.network(), packet.is_ipv4()) {
@@ -89,9 +96,8 @@ impl Syn {
         let count = (first >> 4) as usize;
         let mut word = 0;
         while word < TCP_BYTES_MAX / 4 {
-            if word < count {
-                put(SYN_TCP + word, frame.word(transport + 4 * word)?);
-            }
+            let is_there = word < TCP_BYTES / 4 || word < count;
+            put(SYN_TCP + word, if is_there { frame.word(transport + 4 * word)? } else { 0 });
             word += 1;
         }
         let mut word = 0;
@@ -235,18 +241,18 @@ fn write_segment(
 /// Back to where it came from.
 #[inline(always)]
 fn turn_back(frame: &mut impl Frame) -> Option<()> {
-    let (to, to_rest): ([u8; 4], [u8; 2]) = (frame.read(0)?, frame.read(4)?);
-    let (from, from_rest): ([u8; 4], [u8; 2]) = (frame.read(6)?, frame.read(10)?);
-    let is_written = frame.write(0, from)
+    let (to, to_rest) = (frame.word(0)?, frame.read::<2>(4)?);
+    let (from, from_rest) = (frame.word(6)?, frame.read::<2>(10)?);
+    let is_written = frame.write_word(0, from)
         && frame.write(4, from_rest)
-        && frame.write(6, to)
+        && frame.write_word(6, to)
         && frame.write(10, to_rest);
     is_written.then_some(())
 }
 
 #[inline(always)]
 fn put(frame: &mut impl Frame, at: usize, word: u32) -> Option<()> {
-    frame.write(at, word.to_ne_bytes()).then_some(())
+    frame.write_word(at, word).then_some(())
 }
 
 /// The sum of the two words in it.

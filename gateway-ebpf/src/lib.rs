@@ -4,7 +4,7 @@
 //! A packet takes one path: [`packet`] decodes it, [`verdict`] decides, asking [`bucket`] whether
 //! its source may open another connection; [`hash`] says where that source's state lies, [`flood`] whether
 //! there are too many new sources, and [`answer`] makes a SYN its own answer. All of it is pure and
-//! tested as ordinary Rust; `main.rs` adds the maps and the pointers.
+//! tested as ordinary Rust; `main.rs` adds the maps, and `frame.rs` the packet.
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;

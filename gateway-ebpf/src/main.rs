@@ -5,21 +5,26 @@
 // `core::sync::atomic` has no compare-and-swap on this target; the intrinsic compiles to
 // BPF_CMPXCHG (Linux 5.12, from `-Ctarget-cpu=v3`).
 #![feature(core_intrinsics)]
+// For words of packets, see `frame::load_word`.
+#![feature(asm_experimental_arch)]
 #![expect(internal_features, reason = "the only way to a compare-and-swap, see above")]
 #![expect(unsafe_code, reason = "packet and map memory are raw pointers to a BPF program")]
 #![expect(missing_docs, reason = "the macro `xdp` makes public functions without their comments")]
+
+mod frame;
 
 use core::cell::Cell;
 use core::intrinsics::{
     AtomicOrdering::AcqRel, AtomicOrdering::Relaxed, atomic_cxchg, atomic_xadd,
 };
-use core::ptr::{read_unaligned, read_volatile, write_unaligned};
+use core::mem::MaybeUninit;
+use core::ptr::read_volatile;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::{
     bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem, bpf_sk_release,
-    bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail,
+    bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie,
 };
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
@@ -31,13 +36,15 @@ use aya_log_ebpf::macro_support::{Level, level_enabled};
 use gateway_ebpf::abi::{
     self, Ban, Class, Constants, Entry, Event, Key4, Key6, Offender, Sample, Settings,
 };
-use gateway_ebpf::answer::{Answer, Frame, SYN_IP, SYN_TCP, SYN_WORDS, Syn, answer};
+use gateway_ebpf::answer::{Answer, SYN_IP, SYN_TCP, SYN_WORDS, Syn, answer};
 use gateway_ebpf::bucket::{self, Admission, WAYS};
 use gateway_ebpf::flood::Flood;
 use gateway_ebpf::hash::{self, Place};
 use gateway_ebpf::open;
-use gateway_ebpf::packet::{self, Address, Bytes, Fields, Glance};
+use gateway_ebpf::packet::{self, Address, Fields, Glance};
 use gateway_ebpf::verdict::{self, Action, Listener, Reason, Tables, Treatment};
+
+use frame::{InPlace, View};
 
 /// Userspace maps the table into its memory (Linux 5.5).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -176,13 +183,14 @@ fn reply(context: &XdpContext, packet: &Fields, cookie: u64) -> bool {
 fn make_cookie(context: &XdpContext, packet: &Fields) -> u64 {
     /// `BPF_F_CURRENT_NETNS`
     const HERE: u64 = u64::MAX;
-    let mut words = [0_u32; SYN_WORDS];
-    let place = (&raw mut words).cast::<u32>();
+    // `Syn` writes all that counts. To write zeros first would cost as much as reading it.
+    let mut words = MaybeUninit::<[u32; SYN_WORDS]>::uninit();
+    let place = words.as_mut_ptr().cast::<u32>();
     // SAFETY: `Syn` knows how many words there are. Volatile, as they would otherwise be gathered in
     // registers, which there are too few of, and then be twice on the stack.
     let put = |word, value| unsafe { place.wrapping_add(word).write_volatile(value) };
-    let Some(Syn { tuple_bytes, ip_bytes, tcp_bytes }) = Syn::read(&InPlace(context), packet, put)
-    else {
+    let view = View { start: context.data(), end: context.data_end() };
+    let Some(Syn { tuple_bytes, ip_bytes, tcp_bytes }) = Syn::read(&view, packet, put) else {
         return 0;
     };
     let (context, tuple) = (context.ctx.cast(), place.cast());
@@ -199,65 +207,6 @@ fn make_cookie(context: &XdpContext, packet: &Fields) -> u64 {
     // SAFETY: it was taken above, and nobody uses it any more.
     unsafe { bpf_sk_release(socket.cast()) };
     if cookie > 0 { cookie as u64 } else { 0 }
-}
-
-/// The packet, by the addresses the kernel gives.
-struct View {
-    start: usize,
-    end: usize,
-}
-
-impl Bytes for View {
-    #[inline(always)]
-    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let from = self.start + at;
-        if from + N > self.end {
-            return None;
-        }
-        // SAFETY: `from..from + N` lies within the packet, as the line above has checked and the
-        // verifier checks again; bytes need no alignment.
-        Some(unsafe { read_unaligned(from as *const [u8; N]) })
-    }
-}
-
-/// The packet, by addresses that are asked for each time, as a change of its length moves it.
-struct InPlace<'a>(&'a XdpContext);
-
-impl InPlace<'_> {
-    #[inline(always)]
-    fn place<const N: usize>(&self, at: usize) -> Option<usize> {
-        let from = self.0.data() + at;
-        (from + N <= self.0.data_end()).then_some(from)
-    }
-}
-
-impl Bytes for InPlace<'_> {
-    #[inline(always)]
-    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let from = self.place::<N>(at)?;
-        // SAFETY: as for `View`.
-        Some(unsafe { read_unaligned(from as *const [u8; N]) })
-    }
-}
-
-impl Frame for InPlace<'_> {
-    #[inline(always)]
-    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
-        let Some(to) = self.place::<N>(at) else {
-            return false;
-        };
-        // SAFETY: as for `View`; nobody else has the packet.
-        unsafe { write_unaligned(to as *mut [u8; N], bytes) };
-        true
-    }
-
-    #[inline(always)]
-    fn resize(&mut self, length: usize) -> bool {
-        let now = self.0.data_end() - self.0.data();
-        let by = length as i32 - now as i32;
-        // SAFETY: the helper takes any number, and says whether it can be done.
-        by == 0 || unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0
-    }
 }
 
 #[inline(always)]

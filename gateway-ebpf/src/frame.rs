@@ -1,0 +1,130 @@
+//! The packet, in the kernel's memory.
+
+use core::arch::asm;
+use core::ptr::{read_unaligned, write_unaligned};
+
+use aya_ebpf::helpers::bpf_xdp_adjust_tail;
+use aya_ebpf::programs::XdpContext;
+
+use gateway_ebpf::answer::Frame;
+use gateway_ebpf::packet::Bytes;
+
+/// The packet, by the addresses the kernel gives.
+pub struct View {
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Bytes for View {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let from = self.start + at;
+        if from + N > self.end {
+            return None;
+        }
+        // SAFETY: `from..from + N` lies within the packet, as the line above has checked and the
+        // verifier checks again; bytes need no alignment.
+        Some(unsafe { read_unaligned(from as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        let from = self.start + at;
+        // SAFETY: as above.
+        (from + 4 <= self.end).then(|| unsafe { load_word(from) })
+    }
+}
+
+/// Reads four bytes of the packet at once. The headers behind Ethernet's fourteen bytes are not aligned, for which
+/// the compiler would read byte by byte; the CPU need not, and the kernel knows (`HAVE_EFFICIENT_UNALIGNED_ACCESS`).
+///
+/// # Safety
+/// They lie within the packet.
+#[inline(always)]
+unsafe fn load_word(from: usize) -> u32 {
+    let word: u64;
+    // SAFETY: as the caller says; nothing else is read or written.
+    unsafe {
+        asm!(
+            "{word} = *(u32 *)({from} + 0)",
+            word = lateout(reg) word,
+            from = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word as u32
+}
+
+/// The reverse.
+///
+/// # Safety
+/// They lie within the packet.
+#[inline(always)]
+unsafe fn store_word(to: usize, word: u32) {
+    // SAFETY: as the caller says; nothing else is read or written.
+    unsafe {
+        asm!(
+            "*(u32 *)({to} + 0) = {word}",
+            to = in(reg) to,
+            word = in(reg) u64::from(word),
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// The packet, by addresses that are asked for each time, as a change of its length moves it.
+pub struct InPlace<'a>(pub &'a XdpContext);
+
+impl InPlace<'_> {
+    #[inline(always)]
+    fn place<const N: usize>(&self, at: usize) -> Option<usize> {
+        let from = self.0.data() + at;
+        (from + N <= self.0.data_end()).then_some(from)
+    }
+}
+
+impl Bytes for InPlace<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let from = self.place::<N>(at)?;
+        // SAFETY: as for `View`.
+        Some(unsafe { read_unaligned(from as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        let from = self.place::<4>(at)?;
+        // SAFETY: as for `View`.
+        Some(unsafe { load_word(from) })
+    }
+}
+
+impl Frame for InPlace<'_> {
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
+        let Some(to) = self.place::<N>(at) else {
+            return false;
+        };
+        // SAFETY: as for `View`; nobody else has the packet.
+        unsafe { write_unaligned(to as *mut [u8; N], bytes) };
+        true
+    }
+
+    #[inline(always)]
+    fn write_word(&mut self, at: usize, word: u32) -> bool {
+        let Some(to) = self.place::<4>(at) else {
+            return false;
+        };
+        // SAFETY: as for `View`; nobody else has the packet.
+        unsafe { store_word(to, word) };
+        true
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: usize) -> bool {
+        let now = self.0.data_end() - self.0.data();
+        let by = length as i32 - now as i32;
+        // SAFETY: the helper takes any number, and says whether it can be done.
+        by == 0 || unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0
+    }
+}
