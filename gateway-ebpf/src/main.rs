@@ -312,6 +312,21 @@ impl Tables for Maps<'_> {
         hash::place(source, class, &self.constants)
     }
 
+    /// There is no instruction for it, but a load that nothing waits for does the same: the CPU goes on with some
+    /// hundred instructions behind it meanwhile.
+    #[inline(always)]
+    fn fetch(&self, place: Place, class: &Class) {
+        let touch = |line: Option<*mut abi::Line>| {
+            if let Some(line) = line {
+                let _ = bucket::Line::load(&Line(line.cast()), 0);
+            }
+        };
+        touch(LIMITS.get_ptr_mut(place.line(class)));
+        if class.connections_max != 0 {
+            touch(OPEN.get_ptr_mut(place.open_line(&self.constants)));
+        }
+    }
+
     #[inline(always)]
     fn is_banned(&self, source: [u64; 2]) -> bool {
         let Some(ban) = BANS.get_ptr_mut(source) else {

@@ -19,6 +19,10 @@ pub trait Tables {
     fn source(&self, packet: &Fields) -> [u64; 2];
     /// Where a source's state lies for a class.
     fn place(&self, source: [u64; 2], class: u8) -> Place;
+    /// Says that the state at this place, which is of this class, will be asked for before long. That of a source that
+    /// has not been seen of late is in no cache; only memory that is slow has anything to do.
+    #[inline(always)]
+    fn fetch(&self, _place: Place, _class: &Class) {}
     /// Whether the source is banned now.
     fn is_banned(&self, source: [u64; 2]) -> bool;
     /// The limits of a class.
@@ -304,10 +308,8 @@ pub const fn reason(slot: u32) -> u32 {
 pub fn decide(packet: &Fields, tables: &impl Tables) -> Verdict {
     match packet.kind {
         packet::SEGMENT if packet.opens_connection() => match tables.listener(packet.port) {
-            Some(listener) if listener.is_everywhere() || tables.is_for_us(packet) => {
-                connection(packet, listener.class(), tables)
-            }
-            _ => Verdict::pass(Reason::Other),
+            Some(listener) => connection(packet, listener, tables),
+            None => Verdict::pass(Reason::Other),
         },
         packet::TINY_FRAGMENT_TO_PORT if tables.listener(packet.port).is_none() => {
             Verdict::pass(Reason::Other)
@@ -332,9 +334,20 @@ fn hiding(reason: Reason, tables: &impl Tables) -> Verdict {
 /// allowed; limits come before cookies, as they cost less. What is only observed is told where nothing
 /// else is enforced, and keeps nothing from being so.
 #[inline(always)]
-fn connection(packet: &Fields, class: u8, tables: &impl Tables) -> Verdict {
+fn connection(packet: &Fields, listener: Listener, tables: &impl Tables) -> Verdict {
     let flags = tables.settings().flags;
-    let mut class = class;
+    let source = tables.source(packet);
+    let class = listener.class();
+    let Some(mut limits) = tables.class(class) else {
+        // Cannot be: there are as many classes as ports and lists may name.
+        return Verdict::pass(Reason::Contended);
+    };
+    let mut place = tables.place(source, class);
+    // Looking elsewhere meanwhile costs hardly more than waiting for it.
+    tables.fetch(place, &limits);
+    if !listener.is_everywhere() && !tables.is_for_us(packet) {
+        return Verdict::pass(Reason::Other);
+    }
     let mut observed = None;
     if flags & abi::HAS_LIST != 0 {
         match tables.listed(packet) {
@@ -344,19 +357,17 @@ fn connection(packet: &Fields, class: u8, tables: &impl Tables) -> Verdict {
             }
             Some(Treatment::Deny) => observed = Some(Reason::Denied),
             Some(Treatment::Ban) => return Verdict::excess(Reason::Banned, true),
-            Some(Treatment::Class(own)) => class = own,
+            Some(Treatment::Class(own)) => match tables.class(own) {
+                Some(own_limits) => (limits, place) = (own_limits, tables.place(source, own)),
+                // As above.
+                None => return Verdict::pass(Reason::Contended),
+            },
             None => {}
         }
     }
-    let source = tables.source(packet);
     if flags & abi::HAS_BANS != 0 && tables.is_banned(source) {
         return Verdict::excess(Reason::Banned, true);
     }
-    let Some(limits) = tables.class(class) else {
-        // Cannot be: there are as many classes as ports and lists may name.
-        return Verdict::pass(Reason::Contended);
-    };
-    let place = tables.place(source, class);
     if limits.connections_max != 0 && tables.open(place) >= limits.connections_max {
         if limits.flags & abi::ENFORCE_CONNECTIONS != 0 {
             return Verdict::refuse(Reason::TooManyOpen, limits.flags);

@@ -63,23 +63,23 @@ impl Tables for Fixed {
         self.banned
     }
     fn class(&self, class: u8) -> Option<Class> {
-        let expected = match self.listed {
-            Some(Treatment::Class(class)) => class,
-            _ => 3,
-        };
-        assert_eq!(class, expected);
         Some(Class {
             limits: Limits { interval: 1, tolerance: 0 },
             connections_max: self.connections_max,
             flags: self.class,
-            first_line: 0,
+            first_line: class.into(),
             line_mask: 0,
         })
     }
     fn open(&self, _: Place) -> u32 {
         self.open
     }
-    fn admit(&self, _: Place, _: &Class) -> Admission {
+    fn admit(&self, _: Place, class: &Class) -> Admission {
+        let expected = match self.listed {
+            Some(Treatment::Class(class)) => class,
+            _ => 3,
+        };
+        assert_eq!(class.first_line, expected.into());
         self.admission.expect("nothing may be taken from the allowance")
     }
     fn is_flood(&self, _: bool) -> bool {
