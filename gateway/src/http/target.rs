@@ -79,13 +79,17 @@ fn path_and_query(text: Span, bytes: &[u8]) -> Result<Target, Reject> {
 }
 
 fn check(part: &[u8], class: u8) -> Result<(), Reject> {
-    if !part.iter().all(|byte| CLASSES.get(usize::from(*byte)).is_some_and(|c| c & class != 0)) {
+    if !part.iter().all(|byte| is_in(class, *byte)) {
         return Err(Reject::Malformed("invalid character in the request target"));
     }
     match is_encoded(part) {
         true => Ok(()),
         false => Err(Reject::Malformed("invalid percent-encoding in the request target")),
     }
+}
+
+fn is_in(class: u8, byte: u8) -> bool {
+    CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
 }
 
 /// Whether two hexadecimal digits follow every percent sign (RFC 3986 §2.1).
@@ -106,8 +110,9 @@ fn is_encoded(text: &[u8]) -> bool {
 
 const PATH: u8 = 1;
 const QUERY: u8 = 2;
+const HOST: u8 = 4;
 
-/// What may stand where: RFC 3986's characters, and those that browsers leave unencoded by the
+/// What may stand where: RFC 3986's characters (those of a host by its §3.2.2), and those that browsers leave unencoded by the
 /// WHATWG URL standard, which refusing would only break honest clients. `#`, quotes, angle brackets,
 /// the backslash, controls and bytes above 0x7f are refused.
 const CLASSES: [u8; 256] = {
@@ -115,13 +120,12 @@ const CLASSES: [u8; 256] = {
     let mut byte = 0;
     while byte < 256 {
         let class = match byte as u8 {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => PATH | QUERY,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => PATH | QUERY | HOST,
             b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' => {
-                PATH | QUERY
+                PATH | QUERY | HOST
             }
-            b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'|' | b'[' | b']' | b'^' => {
-                PATH | QUERY
-            }
+            b'*' | b'+' | b',' | b';' | b'=' => PATH | QUERY | HOST,
+            b':' | b'@' | b'/' | b'|' | b'[' | b']' | b'^' => PATH | QUERY,
             b'?' | b'{' | b'}' | b'`' => QUERY,
             _ => 0,
         };
@@ -152,31 +156,10 @@ pub fn host(authority: &[u8]) -> Result<&[u8], Reject> {
             authority.split_at_checked(end + 2).ok_or(INVALID)?
         }
         _ => {
-            let end = memchr::memchr(b':', authority).unwrap_or(authority.len());
+            let end = authority.iter().position(|byte| !is_in(HOST, *byte));
+            let end = end.unwrap_or(authority.len());
             let (host, port) = authority.split_at_checked(end).ok_or(INVALID)?;
-            let valid = !host.is_empty()
-                && host.iter().all(|byte| {
-                    byte.is_ascii_alphanumeric()
-                        || matches!(
-                            byte,
-                            b'-' | b'.'
-                                | b'_'
-                                | b'~'
-                                | b'%'
-                                | b'!'
-                                | b'$'
-                                | b'&'
-                                | b'\''
-                                | b'('
-                                | b')'
-                                | b'*'
-                                | b'+'
-                                | b','
-                                | b';'
-                                | b'='
-                        )
-                });
-            if !valid || !is_encoded(host) {
+            if host.is_empty() || !is_encoded(host) {
                 return Err(INVALID);
             }
             (host, port)

@@ -17,7 +17,6 @@ mod path;
 mod pattern;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
 pub use conditions::{Conditions, Facts, Unmet};
 pub use host::{HostPattern, is_name};
@@ -25,6 +24,7 @@ pub use path::PathPattern;
 pub use pattern::Pattern;
 
 use path::Paths;
+use rustc_hash::FxHashMap;
 
 /// One route of a table.
 #[derive(Clone, Debug)]
@@ -49,11 +49,11 @@ pub struct Table<T> {
     levels: Vec<(i32, Hosts<T>)>,
 }
 
-/// Routes of one priority.
+/// Routes of one priority. Clients look up in its maps and put nothing there, so that their hash need not resist them.
 #[derive(Clone, Debug)]
 struct Hosts<T> {
-    exact: HashMap<Box<[u8]>, Paths<T>>,
-    wildcards: HashMap<Box<[u8]>, Paths<T>>,
+    exact: FxHashMap<Box<[u8]>, Paths<T>>,
+    wildcards: FxHashMap<Box<[u8]>, Paths<T>>,
     /// Distinct lengths of the wildcards' suffixes, longest first.
     wildcard_lengths: Vec<usize>,
     any: Paths<T>,
@@ -62,8 +62,8 @@ struct Hosts<T> {
 impl<T> Default for Hosts<T> {
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
-            wildcards: HashMap::new(),
+            exact: FxHashMap::default(),
+            wildcards: FxHashMap::default(),
             wildcard_lengths: Vec::new(),
             any: Paths::default(),
         }

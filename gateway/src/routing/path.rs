@@ -1,8 +1,9 @@
 //! Paths: what a route may ask of them, and the routes of one host by path.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+
+use rustc_hash::FxHashMap;
 
 use super::{Pattern, insert_length, key};
 
@@ -69,10 +70,10 @@ impl PathPattern {
 /// The routes of one host.
 #[derive(Clone, Debug)]
 pub(super) struct Paths<T> {
-    exact: HashMap<Box<[u8]>, Vec<T>>,
+    exact: FxHashMap<Box<[u8]>, Vec<T>>,
     patterns: Vec<(Pattern, T)>,
     /// By prefix without its final `/`, so that `/api/*` is found for `/api`, too.
-    prefixes: HashMap<Box<[u8]>, Vec<T>>,
+    prefixes: FxHashMap<Box<[u8]>, Vec<T>>,
     /// Distinct lengths of the prefixes, longest first. A path is probed at these only, so a
     /// request with thousands of slashes costs no more than one with as many as the routes have.
     prefix_lengths: Vec<usize>,
@@ -81,9 +82,9 @@ pub(super) struct Paths<T> {
 impl<T> Default for Paths<T> {
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
+            exact: FxHashMap::default(),
             patterns: Vec::new(),
-            prefixes: HashMap::new(),
+            prefixes: FxHashMap::default(),
             prefix_lengths: Vec::new(),
         }
     }
