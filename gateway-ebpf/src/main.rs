@@ -108,9 +108,9 @@ pub fn gateway(context: XdpContext) -> u32 {
 #[inline(always)]
 fn run(context: &XdpContext) -> u32 {
     let (start, end) = (context.data(), context.data_end());
-    match packet::glance(&View { start, end }) {
-        Glance::Opens(packet) if listener(packet.port()).is_some() => judge(context, &packet),
-        Glance::Elsewhere | Glance::Opens(_) => {
+    match packet::glance(&View { start, end }, |port| listener(port).is_some()) {
+        Glance::Opens(packet) => judge(context, &packet),
+        Glance::Elsewhere => {
             count(interface(context), Reason::Other as u32);
             XDP_PASS
         }

@@ -137,18 +137,19 @@ pub(crate) const TCP_BYTES: usize = 20;
 /// What a first look at a frame tells.
 #[derive(Clone, Copy, Debug)]
 pub enum Glance {
-    /// It opens no connection, whatever else it is.
+    /// It asks for no connection to the gateway, whatever else it is.
     Elsewhere,
-    /// It asks for a connection.
+    /// It asks for one.
     Opens(Fields),
     /// It takes a closer look.
     Unclear,
 }
 
 /// A first look at a frame, which is enough for nearly all: plain packets, without tags, options, extension headers
-/// or fragments. It says what [`decode`] would, in a few instructions.
+/// or fragments. It says what [`decode`] would, in a few instructions. `is_ours` tells the gateway's ports, and nothing
+/// more is read of what is for another.
 #[inline(always)]
-pub fn glance(frame: &(impl Bytes + ?Sized)) -> Glance {
+pub fn glance(frame: &(impl Bytes + ?Sized), is_ours: impl FnOnce(u16) -> bool) -> Glance {
     const AT: usize = 14;
     let Some(ethernet) = frame.read::<AT>(0) else { return Glance::Unclear };
     match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
@@ -158,8 +159,7 @@ pub fn glance(frame: &(impl Bytes + ?Sized)) -> Glance {
             // Neither an offset nor more to come.
             Some(header) if header[6] & 0x3f == 0 && header[7] == 0 => {
                 let payload = u16::from_be_bytes([header[2], header[3]]).saturating_sub(20);
-                let source = Address::V4([header[12], header[13], header[14], header[15]]);
-                glance_at_tcp(frame, AT, 20, payload, source)
+                glance_at_tcp(frame, AT, 20, payload, is_ours, || ipv4_source(frame, AT))
             }
             _ => Glance::Unclear,
         },
@@ -168,7 +168,7 @@ pub fn glance(frame: &(impl Bytes + ?Sized)) -> Glance {
             Some(header) if header[6] != NEXT_TCP => Glance::Elsewhere,
             Some(header) => {
                 let payload = u16::from_be_bytes([header[4], header[5]]);
-                glance_at_tcp(frame, AT, 40, payload, ipv6_source(&header))
+                glance_at_tcp(frame, AT, 40, payload, is_ours, || Some(ipv6_source(&header)))
             }
             None => Glance::Unclear,
         },
@@ -183,7 +183,8 @@ fn glance_at_tcp(
     network: usize,
     header_bytes: usize,
     payload: u16,
-    source: Address,
+    is_ours: impl FnOnce(u16) -> bool,
+    source: impl FnOnce() -> Option<Address>,
 ) -> Glance {
     let transport = network + header_bytes;
     match frame.read::<TCP_BYTES>(transport) {
@@ -192,6 +193,10 @@ fn glance_at_tcp(
                 return Glance::Elsewhere;
             }
             let port = u16::from_be_bytes([header[2], header[3]]);
+            if !is_ours(port) {
+                return Glance::Elsewhere;
+            }
+            let Some(source) = source() else { return Glance::Unclear };
             let fields = Fields::new(source, SEGMENT, port, header[13]);
             Glance::Opens(fields.with_headers(network, transport))
         }
@@ -384,7 +389,7 @@ fn ipv4(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
     if header[9] != NEXT_TCP {
         return Some(Fields::of(OTHER));
     }
-    let source = Address::V4([header[12], header[13], header[14], header[15]]);
+    let source = ipv4_source(frame, at)?;
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     match fragment & 0x1fff {
         0 => {}
@@ -446,6 +451,11 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
         one_too_many if is_extension(one_too_many) => Some(hidden),
         _ => Some(Fields::of(OTHER)),
     }
+}
+
+#[inline(always)]
+fn ipv4_source(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Address> {
+    Some(Address::V4(frame.word(at + 12)?.to_ne_bytes()))
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use crate::ebpf;
 pub fn run(arguments: &[OsString]) -> Result<()> {
     let help = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
     if !help {
-        cargo(&["build", "--release", "--package", "gateway"])?;
+        cargo(&["build", "--release", "--workspace"])?;
     }
     // Minutes, and cmake, clang and libclang: only for who asks for it.
     let pingora = arguments.windows(2).any(|pair| pair == ["--peer", "pingora"]);
@@ -32,7 +32,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
 pub fn run_kernel(arguments: &[OsString]) -> Result<()> {
     let programs = ebpf::build_bench()?;
     let mut command = Command::new("cargo");
-    command.args(["bench", "--quiet", "--package", "gateway", "--bench", "kernel", "--"]);
+    command.args(["bench", "--quiet", "--workspace", "--bench", "kernel", "--"]);
     let status = command.args(arguments).env("BENCH_BPF", programs).status();
     ensure!(status.context("cannot run cargo")?.success(), "the bench failed");
     Ok(())
