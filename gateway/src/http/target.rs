@@ -112,9 +112,9 @@ const PATH: u8 = 1;
 const QUERY: u8 = 2;
 const HOST: u8 = 4;
 
-/// What may stand where: RFC 3986's characters (those of a host by its §3.2.2), and those that browsers leave unencoded by the
-/// WHATWG URL standard, which refusing would only break honest clients. `#`, quotes, angle brackets,
-/// the backslash, controls and bytes above 0x7f are refused.
+/// What may stand where: RFC 3986's characters, those of a host by its §3.2.2; in paths and queries also those that
+/// browsers leave unencoded by the WHATWG URL standard, which refusing would only break honest clients. `#`, quotes,
+/// angle brackets, the backslash, controls and bytes above 0x7f are refused.
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;
