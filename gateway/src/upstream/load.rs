@@ -214,7 +214,8 @@ impl Load {
         let share = ejection.failure_share > 0
             && requests >= WINDOW_REQUESTS_MIN
             && u64::from(failed) * 100 >= u64::from(requests) * u64::from(ejection.failure_share);
-        in_a_row || share || self.on_trial.get()
+        // What was asked before an ejection and fails after it says nothing new.
+        now >= self.ejected_until.get() && (in_a_row || share || self.on_trial.get())
     }
 
     fn count(&self, now: u64, failures: u32) -> Window {
@@ -297,6 +298,7 @@ mod tests {
         load.eject(10_000);
         assert!(load.is_ejected(9_999) && !load.is_ejected(10_000));
         assert_eq!(load.ejection_time(&ejection), Duration::from_secs(20));
+        assert!(!(0..9).any(|_| load.failed(&ejection, 9_999)), "they had been asked before");
         load.failed(&ejection, 20_000);
         load.answered(100, 20_000);
         assert_eq!([0; 2].map(|_| load.failed(&ejection, 20_000)), [false, false]);
