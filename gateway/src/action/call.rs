@@ -133,7 +133,7 @@ impl Call<'_> {
         }
         lease.stream.writer.write_all(out, gap).await.map_err(gone)?;
         let begun = Instant::now();
-        let mut buffer = self.resources.buffers.body();
+        let mut buffer = self.resources.buffers.take();
         let mut head = ResponseHead::default();
         let reader = &mut lease.stream.reader;
         self.read_head(reader, &mut buffer, &mut head).await?;
@@ -148,7 +148,7 @@ impl Call<'_> {
             Ok((body, clean)) => (Ok(body), clean),
             Err(error) => (Err(error), false),
         };
-        self.resources.buffers.give_body(buffer);
+        self.resources.buffers.give(buffer);
         let reusable = persistent && clean && announced.is_none();
         Ok(Tried { answer: Answer { head, bytes, body }, latency, reusable })
     }

@@ -77,13 +77,9 @@ impl Forward<'_> {
             head_len: 0,
             surplus,
         };
-        let has_body = !upload.body.is_done();
         let mut out = upload.begin(reader)?;
         let result = self.tries(&mut out, &mut upload, reader, responder).await;
-        match has_body {
-            true => resources.buffers.give_body(out),
-            false => resources.buffers.give_head(out),
-        }
+        resources.buffers.give(out);
         let persistent = result?;
         Ok(Forwarded { persistent, surplus: upload.surplus })
     }
@@ -142,7 +138,6 @@ impl Forward<'_> {
             match ended {
                 Ok(Ended { tunnel: Some(writer), .. }) => {
                     let sent_ahead = request.bytes.get(request.head.len..).unwrap_or_default();
-                    context.consumed.set(request.bytes.len());
                     let address = request.source.ip();
                     let client = tunnel::Client { reader, writer, sent_ahead, address };
                     // Boxed, as few exchanges become one.
@@ -350,28 +345,17 @@ impl Upload<'_, '_> {
     /// The head for the origin, with as much of the body behind it as has come.
     fn begin(&mut self, reader: &mut Reader) -> Result<Buffer, Error> {
         let Self { resources, context, .. } = *self;
-        let Request { head, bytes, .. } = *self.request;
-        let buffers = &resources.buffers;
-        let memory = if self.body.is_done() { buffers.head() } else { buffers.body() };
-        let mut out = Buffer::from(self.head(memory.into())?);
+        let mut out = Buffer::from(self.head(resources.buffers.take().into())?);
         if !self.body.is_done() {
-            let came = bytes.get(head.len..).unwrap_or_default();
-            // What lies behind the body is the next request, and stays where it is.
-            let mut consumed = came.len();
-            if self.body.is_plain() {
-                consumed = self.body.pass(came.len());
-                self.count(consumed)?;
-                out.append(came.get(..consumed).unwrap_or_default());
+            let mut came = context.body.take();
+            self.recode(&mut came)?;
+            // It has the room of the client's head before it.
+            if came.prepend(out.filled()) {
+                mem::swap(&mut came, &mut out);
             } else {
-                let mut part = buffers.body();
-                part.append(came);
-                let mut behind = BytesMut::new();
-                self.recode(&mut part, &mut behind)?;
-                consumed -= behind.len();
-                out.append(part.filled());
-                buffers.give_body(part);
+                out.append(came.filled());
             }
-            context.consumed.set(head.len + consumed);
+            resources.buffers.give(came);
             self.append_ready(&mut out, reader)?;
         }
         context.request_read.set(self.body.is_done());
@@ -448,21 +432,18 @@ impl Upload<'_, '_> {
         reader: &mut Reader,
         max: usize,
     ) -> Result<usize, Error> {
-        let mut part = self.resources.buffers.body();
+        let mut part = self.resources.buffers.take();
         let count = reader.read_now(&mut part, max);
         if count > 0 {
-            let mut surplus = mem::take(&mut self.surplus);
-            let recoded = self.recode(&mut part, &mut surplus);
-            self.surplus = surplus;
-            recoded?;
+            self.recode(&mut part)?;
             out.append(part.filled());
         }
-        self.resources.buffers.give_body(part);
+        self.resources.buffers.give(part);
         Ok(count)
     }
 
-    fn recode(&mut self, buffer: &mut Buffer, surplus: &mut BytesMut) -> Result<(), Error> {
-        let count = self.body.recode(buffer, surplus).map_err(Error::Rejected)?;
+    fn recode(&mut self, buffer: &mut Buffer) -> Result<(), Error> {
+        let count = self.body.recode(buffer, &mut self.surplus).map_err(Error::Rejected)?;
         self.count(count)
     }
 
@@ -478,7 +459,7 @@ impl Upload<'_, '_> {
     async fn run(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<(), Error> {
         let gap = self.resources.timeouts.body;
         let mut pace = self.resources.pace();
-        let mut buffer = self.resources.buffers.body();
+        let mut buffer = self.resources.buffers.take();
         while !self.body.is_done() {
             buffer.clear();
             let begun = Deadline::now();
@@ -495,14 +476,11 @@ impl Upload<'_, '_> {
                 }
                 _ => return Err(Error::ClientGone),
             }
-            let mut surplus = mem::take(&mut self.surplus);
-            let recoded = self.recode(&mut buffer, &mut surplus);
-            self.surplus = surplus;
-            recoded?;
+            self.recode(&mut buffer)?;
             writer.write_all(&mut buffer, gap).await.map_err(|_| Error::UpstreamGone)?;
         }
         self.context.request_read.set(true);
-        self.resources.buffers.give_body(buffer);
+        self.resources.buffers.give(buffer);
         Ok(())
     }
 }

@@ -57,11 +57,11 @@ impl Mirror {
             return None;
         }
         let Request { head, bytes, framing, client, .. } = *request;
-        let behind = bytes.get(head.len..).unwrap_or_default();
+        let came = context.body.borrow();
         let body = match framing {
             Framing::Empty => Some(&[][..]),
             Framing::Length(length) => {
-                usize::try_from(length).ok().and_then(|length| behind.get(..length))
+                usize::try_from(length).ok().and_then(|length| came.filled().get(..length))
             }
             Framing::Chunked | Framing::Close => None,
         };

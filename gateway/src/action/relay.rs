@@ -119,7 +119,7 @@ mod tests {
     use crate::net::Buffers;
 
     fn recode(body: &mut Body, bytes: &[u8]) -> (Vec<u8>, usize) {
-        let mut buffer = Buffers::new(1024).body();
+        let mut buffer = Buffers::new(1024).take();
         buffer.append(bytes);
         let mut surplus = BytesMut::new();
         body.recode(&mut buffer, &mut surplus).unwrap();

@@ -51,11 +51,11 @@ impl Response<'_, '_> {
         reader: &mut Reader,
         responder: &mut Option<Responder<'w>>,
     ) -> Result<Ended<'w>, Error> {
-        let mut buffer = self.resources.buffers.body();
+        let mut buffer = self.resources.buffers.take();
         let mut head = self.resources.response_heads.take();
         let result = self.run(reader, responder, &mut buffer, &mut head).await;
         self.resources.response_heads.give(head);
-        self.resources.buffers.give_body(buffer);
+        self.resources.buffers.give(buffer);
         result
     }
 
@@ -89,7 +89,7 @@ impl Response<'_, '_> {
             framing != Framing::Close && is_persistent(head.version, &head.fields, buffer.filled());
         let shape = self.shape(framing);
 
-        let mut out = BytesMut::from(self.resources.buffers.head());
+        let mut out = BytesMut::from(self.resources.buffers.take());
         if let Some(responder) = responder {
             responder.encode(&mut out, head, buffer.filled(), shape, self.context);
         }
@@ -107,7 +107,7 @@ impl Response<'_, '_> {
         if body.is_done() && !shape.persistent {
             writer.last();
         }
-        self.resources.buffers.give_head(out);
+        self.resources.buffers.give(out);
         writer.write(buffer).await?;
         self.rest(reader, &mut writer, &mut body, buffer, &mut surplus).await?;
         let reusable = reusable && surplus.is_empty();
@@ -122,7 +122,7 @@ impl Response<'_, '_> {
         head: &ResponseHead,
     ) -> Result<Ended<'w>, Error> {
         let Some(responder) = responder.take() else { return Err(Error::ClientGone) };
-        let mut out = BytesMut::from(self.resources.buffers.head());
+        let mut out = BytesMut::from(self.resources.buffers.take());
         forward::switching_response(
             &mut out,
             head,
@@ -136,7 +136,7 @@ impl Response<'_, '_> {
         let mut out = Buffer::from(out);
         out.append(buffer.filled());
         writer.write(&mut out).await?;
-        self.resources.buffers.give_head(out);
+        self.resources.buffers.give(out);
         Ok(Ended { reusable: false, persistent: false, tunnel: Some(writer) })
     }
 

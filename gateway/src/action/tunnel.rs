@@ -41,13 +41,13 @@ pub(super) async fn tunnel(
     reader.timer().belongs_to(address);
     spare(reader, writer.writer());
     origin.spare();
-    let mut ahead = resources.buffers.body();
+    let mut ahead = resources.buffers.take();
     ahead.append(sent_ahead);
     let gap = resources.timeouts.body;
     origin.writer.write_all(&mut ahead, gap).await.map_err(|_| Error::ResponseCut)?;
     add(&context.bytes_in, sent_ahead.len());
     resources.metrics.tunnel_bytes_in.add(sent_ahead.len() as u64);
-    resources.buffers.give_body(ahead);
+    resources.buffers.give(ahead);
 
     let silence = Cell::new(resources.timeouts.tunnel);
     let up = Direction {
@@ -122,7 +122,7 @@ impl Direction<'_> {
             let until = Deadline::after(self.silence.get());
             // No buffer while nothing comes: most tunnels are silent most of the time.
             let mut read = self.reader.ready(until).await.map(|()| 0);
-            let mut buffer = buffers.body();
+            let mut buffer = buffers.take();
             if read.is_ok() {
                 read = self.reader.read(&mut buffer, usize::MAX, until).await;
             }
@@ -138,7 +138,7 @@ impl Direction<'_> {
                     add(self.bytes, count);
                     self.counter.add(count as u64);
                     to.write(&mut buffer, timeouts.body).await?;
-                    buffers.give_body(buffer);
+                    buffers.give(buffer);
                     self.other.arm(Deadline::after(self.silence.get()));
                 }
                 Err(_) if self.reader.timer().is_doomed() => return Err(self.broken),

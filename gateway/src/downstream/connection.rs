@@ -22,10 +22,6 @@ use crate::tls::Failure;
 /// answer is not lost in a reset (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What is read of a request at first. Most heads fit, and what has come of a body behind it is read again,
-/// to where it is sent from: to copy more would cost as much as that read.
-const FIRST_READ_MAX: usize = 4096;
-
 /// What becomes of a connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -102,7 +98,7 @@ async fn serve_until_it_ends(current: &Current, connection: &mut Connection) {
             }
         }
     }
-    current.get().resources.buffers.give_head(std::mem::take(&mut connection.buffer));
+    current.get().resources.buffers.give(std::mem::take(&mut connection.buffer));
 }
 
 impl Connection {
@@ -145,11 +141,11 @@ impl Connection {
         if !self.buffer.is_empty() {
             return;
         }
-        let mut buffer = resources.buffers.head();
+        let mut buffer = resources.buffers.take();
         let count = self.stream.reader.read_now(&mut buffer, usize::MAX);
         if count == 0 {
             self.stream.flush_secure();
-            return resources.buffers.give_head(buffer);
+            return resources.buffers.give(buffer);
         }
         resources.metrics.downstream_bytes_in.add(count as u64);
         self.buffer = buffer;
@@ -169,13 +165,13 @@ impl Connection {
         if waited.is_err() && !is_told_to_go {
             resources.metrics.deadline(metrics::Deadline::KeepAlive);
         }
-        self.buffer = resources.buffers.head();
+        self.buffer = resources.buffers.take();
         waited.is_ok()
     }
 
     /// Gives the buffer away; the end of the wait that follows.
     fn until_idle_ends(&mut self, resources: &Resources) -> Deadline {
-        resources.buffers.give_head(std::mem::take(&mut self.buffer));
+        resources.buffers.give(std::mem::take(&mut self.buffer));
         if resources.draining.get() {
             Deadline::PASSED
         } else {
@@ -206,7 +202,7 @@ impl Connection {
         }
         let until = Deadline::after(resources.timeouts.keep_alive);
         let reader = &mut self.stream.reader;
-        let count = reader.read_soon(&mut self.buffer, FIRST_READ_MAX, until).await;
+        let count = reader.read_soon(&mut self.buffer, until).await;
         resources.metrics.downstream_bytes_in.add(count as u64);
         self.lively = count > 0;
         self.lively
@@ -246,8 +242,7 @@ impl Connection {
                 return framing::request(head, bytes).map(Some).map_err(Error::Rejected);
             }
             self.buffer.compact();
-            let max = if self.buffer.is_empty() { FIRST_READ_MAX } else { usize::MAX };
-            match self.stream.reader.read(&mut self.buffer, max, until).await {
+            match self.stream.reader.read(&mut self.buffer, usize::MAX, until).await {
                 Ok(0) if self.buffer.is_empty() => return Ok(None),
                 Ok(count) if count > 0 => resources.metrics.downstream_bytes_in.add(count as u64),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -262,17 +257,29 @@ impl Connection {
     /// Reads what the client still sends, so that it can read the answer just sent.
     async fn linger(&mut self, shared: &Shared) {
         let until = Deadline::after(LINGER);
-        let mut buffer = shared.resources.buffers.body();
+        let mut buffer = shared.resources.buffers.take();
         while let Ok(1..) = self.stream.reader.read(&mut buffer, usize::MAX, until).await {
             buffer.clear();
         }
-        shared.resources.buffers.give_body(buffer);
+        shared.resources.buffers.give(buffer);
     }
 
-    /// Drops the bytes of a request that has been answered, and puts those of the next one that
+    /// Takes what has come of a body behind its head. The head is copied, which is shorter.
+    pub(super) fn take_body(&mut self, head_len: usize, resources: &Resources) -> Buffer {
+        if self.buffer.len() == head_len {
+            return Buffer::default();
+        }
+        let mut head = resources.buffers.take();
+        head.append(self.buffer.filled().get(..head_len).unwrap_or_default());
+        let mut body = std::mem::replace(&mut self.buffer, head);
+        body.consume(head_len);
+        body
+    }
+
+    /// Drops the head of a request that has been answered, and puts those bytes of the next one that
     /// came with its body behind what is left.
-    pub(super) fn advance(&mut self, consumed: usize, surplus: &BytesMut) {
-        self.buffer.consume(consumed);
+    pub(super) fn advance(&mut self, head_len: usize, surplus: &BytesMut) {
+        self.buffer.consume(head_len);
         self.buffer.append(surplus);
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn read(
     }
     let resources = &shared.resources;
     let until = Deadline::after(resources.timeouts.head);
-    *buffer = resources.buffers.head();
+    *buffer = resources.buffers.take();
     loop {
         match proxy_protocol::parse(buffer.filled()) {
             Header::Whole { len, addresses } => {
@@ -118,7 +118,7 @@ pub(super) async fn agree(
             stream.accept_tls(acceptor, buffer.filled(), &resources.buffers, until).await
         }
     };
-    resources.buffers.give_head(std::mem::take(buffer));
+    resources.buffers.give(std::mem::take(buffer));
     match result {
         Ok(Agreed { resumed, client }) => {
             let made = if resumed { &metrics.handshakes_resumed } else { &metrics.handshakes_full };

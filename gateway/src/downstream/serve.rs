@@ -39,6 +39,12 @@ pub(super) async fn serve(
     let resources = &shared.resources;
     let begun = Instant::now();
     let in_flight = InFlight::new(shared);
+    let context = Context::default();
+    if matches!(framing, Framing::Empty | Framing::Length(0)) {
+        context.request_read.set(true);
+    } else {
+        context.body.replace(connection.take_body(head.len, resources));
+    }
     let Connection { stream, buffer, peer, listener, requests, .. } = connection;
     let bytes = buffer.filled();
     let believed = believed(shared, *listener, peer, head, bytes);
@@ -72,9 +78,6 @@ pub(super) async fn serve(
         destination: peer.destination,
         certificate: peer.certificate.as_deref(),
     };
-    let context = Context::default();
-    context.consumed.set(head.len);
-    context.request_read.set(matches!(framing, Framing::Empty | Framing::Length(0)));
     let mut responder = Some(Responder::new(&mut stream.writer, &request, resources));
 
     let listener = shared.listener(*listener);
@@ -111,7 +114,7 @@ pub(super) async fn serve(
         ..entry(shared, &request, &context, duration)
     });
     drop(in_flight);
-    connection.advance(context.consumed.get(), &surplus);
+    connection.advance(head.len, &surplus);
     next
 }
 

@@ -14,7 +14,7 @@ use crate::http::edits::Edits;
 use crate::http::forward::Client;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, values_of};
-use crate::net::Deadline;
+use crate::net::{Buffer, Deadline};
 use crate::tls::ClientCertificate;
 
 /// A request whose head has been read and whose framing is decided.
@@ -22,7 +22,7 @@ use crate::tls::ClientCertificate;
 pub struct Request<'a> {
     /// Its head.
     pub head: &'a RequestHead,
-    /// The bytes the head was parsed from, and behind it what of the body came along.
+    /// The bytes the head was parsed from, and behind them what came along, if there is no body.
     pub bytes: &'a [u8],
     /// Where its body ends.
     pub framing: Framing,
@@ -105,8 +105,8 @@ pub fn claim<'v>(claims: &'v Value, name: &str) -> Option<&'v Value> {
 pub struct Context {
     /// The status the client got; 0 until then.
     pub status: Cell<u16>,
-    /// Bytes of the connection's buffer that belong to this request, head included.
-    pub consumed: Cell<usize>,
+    /// What of the request's body came with its head, and what came behind, until it is sent on.
+    pub body: RefCell<Buffer>,
     /// Whether the whole request has been read.
     pub request_read: Cell<bool>,
     /// Bytes of the request's body.

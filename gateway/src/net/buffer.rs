@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 
 /// Room kept free in front of what is read, so that a head or a chunk's size can be put before a
-/// body without moving it: one write then carries both.
-pub const HEADROOM: usize = 192;
+/// body without moving it: one write then carries both. What the gateway adds to a head fits.
+pub const HEADROOM: usize = 512;
 
 /// Room kept free behind what is read: for the end of a chunk and of a chunked body, and for what TLS
 /// adds to the records of it all.
@@ -114,54 +114,39 @@ impl From<BytesMut> for Buffer {
     }
 }
 
-/// How many buffers of a kind a worker keeps for reuse; those of a burst above it are freed.
+/// How many buffers a worker keeps for reuse; those of a burst above it are freed.
 const KEPT_MAX: usize = 512;
+
+/// Bytes a buffer has room for, or a whole head, if that may be longer. 64 KiB is where larger reads stop paying.
+/// What is not written to takes no memory.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A worker's buffers. What is taken and not given back is simply freed.
 #[derive(Debug)]
 pub struct Buffers {
-    head_bytes: usize,
-    heads: RefCell<Vec<Buffer>>,
-    bodies: RefCell<Vec<Buffer>>,
+    capacity: usize,
+    kept: RefCell<Vec<Buffer>>,
 }
 
-/// Bytes of body a worker holds per direction and exchange. 64 KiB is where larger reads stop
-/// paying.
-pub const BODY_BYTES: usize = 64 * 1024;
-
 impl Buffers {
-    /// Buffers whose heads take `head_bytes`.
+    /// Buffers that have room for a head of `head_bytes`.
     pub fn new(head_bytes: usize) -> Self {
-        Self { head_bytes, heads: RefCell::default(), bodies: RefCell::default() }
+        Self { capacity: BUFFER_BYTES.max(head_bytes), kept: RefCell::default() }
     }
 
-    /// An empty buffer for a request's head.
-    pub fn head(&self) -> Buffer {
-        let kept = self.heads.borrow_mut().pop();
-        kept.unwrap_or_else(|| Buffer::with_capacity(self.head_bytes))
+    /// An empty buffer.
+    pub fn take(&self) -> Buffer {
+        let kept = self.kept.borrow_mut().pop();
+        kept.unwrap_or_else(|| Buffer::with_capacity(self.capacity))
     }
 
-    /// An empty buffer for a body, or for a response's head and what comes with it.
-    pub fn body(&self) -> Buffer {
-        let kept = self.bodies.borrow_mut().pop();
-        kept.unwrap_or_else(|| Buffer::with_capacity(BODY_BYTES.max(self.head_bytes)))
-    }
-
-    /// Takes back a buffer from [`Self::head`].
-    pub fn give_head(&self, buffer: Buffer) {
-        Self::keep(&self.heads, buffer, HEADROOM + self.head_bytes);
-    }
-
-    /// Takes back a buffer from [`Self::body`].
-    pub fn give_body(&self, buffer: Buffer) {
-        Self::keep(&self.bodies, buffer, HEADROOM + BODY_BYTES.max(self.head_bytes));
-    }
-
-    fn keep(kept: &RefCell<Vec<Buffer>>, mut buffer: Buffer, capacity: usize) {
-        let mut kept = kept.borrow_mut();
+    /// Takes a buffer back.
+    pub fn give(&self, mut buffer: Buffer) {
+        let mut kept = self.kept.borrow_mut();
         // One that lost its memory to a dropped operation is of no use; one that grew would keep
         // its size for good.
-        let as_made = (capacity..2 * capacity).contains(&buffer.bytes.capacity());
+        let least = HEADROOM + self.capacity;
+        let as_made = (least..2 * least).contains(&buffer.bytes.capacity());
         if as_made && kept.len() < KEPT_MAX {
             buffer.clear();
             kept.push(buffer);
@@ -176,7 +161,7 @@ mod tests {
     #[test]
     fn consuming_compacting_and_prepending() {
         let buffers = Buffers::new(1024);
-        let mut buffer = buffers.head();
+        let mut buffer = buffers.take();
         buffer.append(b"head body");
         buffer.consume(5);
         assert!(buffer.prepend(b"new head "));
@@ -185,12 +170,12 @@ mod tests {
         buffer.consume(9);
         buffer.compact();
         assert_eq!(buffer.filled(), b"body");
-        assert_eq!(buffer.spare(), 1024 - 4);
+        assert_eq!(buffer.spare(), BUFFER_BYTES - 4);
         buffer.consume(4);
         assert!(buffer.is_empty());
-        buffers.give_head(buffer);
-        assert_eq!(buffers.heads.borrow().len(), 1);
-        buffers.give_head(Buffer::default());
-        assert_eq!(buffers.heads.borrow().len(), 1);
+        buffers.give(buffer);
+        assert_eq!(buffers.kept.borrow().len(), 1);
+        buffers.give(Buffer::default());
+        assert_eq!(buffers.kept.borrow().len(), 1);
     }
 }

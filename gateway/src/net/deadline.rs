@@ -32,7 +32,7 @@ const CALM_MAX: usize = 8;
 /// How long a connection that is asked again and again keeps its buffer between two requests.
 pub const WARM: Duration = Duration::from_millis(50);
 
-/// How many connections may. Each has some 20 KB meanwhile.
+/// How many connections may. Each has a buffer meanwhile.
 const WARM_MAX: usize = 512;
 
 /// How often a watched socket is looked at.

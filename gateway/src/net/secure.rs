@@ -31,30 +31,15 @@ pub(super) struct Secure {
     /// Whether the writer is about to send records, so that nobody may send others.
     writing: Cell<bool>,
     buffers: Rc<Buffers>,
-    /// Whether as much as comes is read at once: endpoints send more than they get.
-    bulk: bool,
 }
 
 impl Secure {
-    fn new(session: Session, buffers: &Rc<Buffers>, bulk: bool) -> Self {
+    fn new(session: Session, buffers: &Rc<Buffers>) -> Self {
         Self {
             session: RefCell::new(session),
             left: RefCell::default(),
             writing: Cell::new(false),
             buffers: Rc::clone(buffers),
-            bulk,
-        }
-    }
-
-    /// A buffer to receive into.
-    fn buffer(&self) -> Buffer {
-        if self.bulk { self.buffers.body() } else { self.buffers.head() }
-    }
-
-    fn give(&self, buffer: Buffer) {
-        match self.bulk {
-            true => self.buffers.give_body(buffer),
-            false => self.buffers.give_head(buffer),
         }
     }
 
@@ -68,13 +53,13 @@ impl Secure {
         self.session.borrow_mut().collect(out);
     }
 
-    /// Puts what it says in the place of what has been received, at most `max` bytes; returns how many. An end or a
-    /// failure is found again by the next read.
-    pub fn open(&self, buffer: &mut Buffer, max: usize, socket: &Socket) -> usize {
-        let mut opened = self.buffer();
-        let room = opened.spare().min(max);
+    /// Puts what it says in the place of what has been received; returns how many bytes. An end or a failure is
+    /// found again by the next read.
+    pub fn open(&self, buffer: &mut Buffer, socket: &Socket) -> usize {
+        let mut opened = self.buffers.take();
+        let room = opened.spare();
         let taken = self.session.borrow_mut().receive(buffer.filled(), &mut opened.bytes, room);
-        self.give(std::mem::replace(buffer, opened));
+        self.buffers.give(std::mem::replace(buffer, opened));
         self.flush(socket);
         bytes(taken)
     }
@@ -141,7 +126,7 @@ impl Stream {
         until: Deadline,
     ) -> Result<Agreed, Failure> {
         let session = acceptor.session().map_err(|_| Failure::Other)?;
-        let secure = Secure::new(session, buffers, false);
+        let secure = Secure::new(session, buffers);
         if !received.is_empty() {
             self.shake_hands(&secure, received, until).await?;
         }
@@ -155,7 +140,7 @@ impl Stream {
                 true => Err(Failure::PlainHttp),
                 false => self.shake_hands(&secure, buffer.filled(), until).await,
             };
-            buffers.give_head(buffer);
+            buffers.give(buffer);
             result?;
         }
         let resumed = secure.session.borrow().is_resumed();
@@ -178,14 +163,14 @@ impl Stream {
         buffers: &Rc<Buffers>,
         until: Deadline,
     ) -> io::Result<()> {
-        let secure = Secure::new(session, buffers, true);
+        let secure = Secure::new(session, buffers);
         // It begins with what the client says.
         let mut result = self.shake_hands(&secure, b"", until).await;
         while result.is_ok() && secure.session.borrow().is_handshaking() {
             result = match self.more_of_handshake(buffers, until).await {
                 Ok(buffer) => {
                     let result = self.shake_hands(&secure, buffer.filled(), until).await;
-                    buffers.give_head(buffer);
+                    buffers.give(buffer);
                     result
                 }
                 Err(failure) => Err(failure),
@@ -211,13 +196,13 @@ impl Stream {
         buffers: &Buffers,
         until: Deadline,
     ) -> Result<Buffer, Failure> {
-        let mut buffer = buffers.head();
+        let mut buffer = buffers.take();
         if self.reader.receive_now(&mut buffer, usize::MAX) > 0 {
             return Ok(buffer);
         }
-        buffers.give_head(buffer);
+        buffers.give(buffer);
         self.reader.ready(until).await.map_err(|error| Failure::of_io(&error))?;
-        buffer = buffers.head();
+        buffer = buffers.take();
         match self.reader.receive(&mut buffer, usize::MAX, until).await {
             Ok(1..) => Ok(buffer),
             Ok(0) => Err(Failure::Closed),
@@ -241,13 +226,13 @@ impl Stream {
             return Ok(());
         }
         let gap = if result.is_err() { ALERT_TIMEOUT } else { until.left() };
-        let mut out = secure.buffers.head();
+        let mut out = secure.buffers.take();
         secure.collect(&mut out.bytes);
         let sent = match out.is_empty() {
             true => Ok(()),
             false => self.writer.send(&mut out, &mut Pace::new(gap, 0), false).await,
         };
-        secure.buffers.give_head(out);
+        secure.buffers.give(out);
         result?;
         sent.map_err(|error| Failure::of_io(&error))
     }
@@ -273,13 +258,13 @@ impl Reader {
                 Ok(Taken::Nothing) => {}
                 Err(_) => return Err(io::ErrorKind::InvalidData.into()),
             }
-            let mut received = secure.buffer();
+            let mut received = secure.buffers.take();
             let result = self.receive(&mut received, usize::MAX, until).await;
             if let Ok(1..) = result {
                 let mut session = secure.session.borrow_mut();
                 taken = session.receive(received.filled(), &mut buffer.bytes, room);
             }
-            secure.give(received);
+            secure.buffers.give(received);
             if result? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -299,14 +284,14 @@ impl Reader {
         if taken != Ok(Taken::Nothing) {
             return bytes(taken);
         }
-        let mut received = secure.buffers.head();
+        let mut received = secure.buffers.take();
         if self.receive_now(&mut received, usize::MAX) == 0 {
-            secure.buffers.give_head(received);
+            secure.buffers.give(received);
             return 0;
         }
         // A failure is found again by the next read.
         let taken = session.receive(received.filled(), &mut buffer.bytes, room);
-        secure.buffers.give_head(received);
+        secure.buffers.give(received);
         bytes(taken)
     }
 }
@@ -328,11 +313,11 @@ impl Writer {
     ) -> io::Result<()> {
         let socket = self.socket().clone();
         let Some(secure) = socket.secure() else { return Ok(()) };
-        let mut out = secure.buffers.body();
+        let mut out = secure.buffers.take();
         secure.writing.set(true);
         let result = self.write_parts(secure, buffer.filled(), &mut out, pace, last).await;
         secure.writing.set(false);
-        secure.buffers.give_body(out);
+        secure.buffers.give(out);
         secure.flush(&socket);
         result
     }

@@ -179,16 +179,14 @@ impl Reader {
         result
     }
 
-    /// Reads what comes within [`WARM`](super::deadline::WARM), at most `max` bytes, into a buffer that is empty, which
-    /// saves a wait. When nothing does, or the deadline passes, or the stream ends, nothing is read, and the next
-    /// wait finds out.
-    pub async fn read_soon(&mut self, buffer: &mut Buffer, max: usize, until: Deadline) -> usize {
+    /// Reads what comes within [`WARM`](super::deadline::WARM) into a buffer that is empty, which saves a wait. When
+    /// nothing does, or the deadline passes, or the stream ends, nothing is read, and the next wait finds out.
+    pub async fn read_soon(&mut self, buffer: &mut Buffer, until: Deadline) -> usize {
         if self.socket.has_received() {
             return 0;
         }
         let Some((handle, warm)) = self.timer.warm() else { return 0 };
-        let secure = self.socket.secure().is_some();
-        let room = if secure { buffer.spare() } else { buffer.spare().min(max) };
+        let room = buffer.spare();
         self.timer.arm_idle(until);
         let bytes = mem::take(&mut buffer.bytes);
         let from = bytes.len();
@@ -200,7 +198,7 @@ impl Reader {
         buffer.bytes = slice.into_inner();
         self.timer.disarm();
         match self.socket.secure() {
-            Some(secure) if !buffer.is_empty() => secure.open(buffer, max, &self.socket),
+            Some(secure) if !buffer.is_empty() => secure.open(buffer, &self.socket),
             _ => result.unwrap_or(0),
         }
     }
