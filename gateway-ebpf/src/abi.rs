@@ -27,6 +27,10 @@ pub const BANS: &str = "BANS";
 /// Map: an array of [`Line`], a power of two long, that userspace counts open connections in. See
 /// [`crate::open`].
 pub const OPEN: &str = "OPEN";
+/// Map: an array of [`crate::known::WORDS`] words, in which userspace marks sources.
+pub const KNOWN: &str = "KNOWN";
+/// Map: an array of [`crate::known::LISTENERS`] words, the program's own.
+pub const ASKED: &str = "ASKED";
 /// Map: the one [`Settings`], changeable while the program runs.
 pub const SETTINGS: &str = "SETTINGS";
 /// Map: an array of [`Line`], a power of two long; its length is set before loading.
@@ -121,6 +125,8 @@ pub const HAS_BANS: u64 = 8;
 pub const ENFORCE_COOKIES: u64 = 16;
 /// Flag of [`Settings`]: somebody reads [`EVENTS`].
 pub const HAS_READER: u64 = 32;
+/// Flag of [`Settings`]: whoever has a connection here is marked in [`KNOWN`].
+pub const HAS_KNOWN: u64 = 64;
 
 /// The limits of one class of sources. The first is that of all who belong to no other.
 #[repr(C)]
@@ -251,6 +257,8 @@ pub struct Constants {
     pub interfaces: u64,
     /// Nanoseconds from one of the kernel's timer interrupts to the next.
     pub jiffy_ns: u64,
+    /// Whether the kernel makes cookies without a socket (Linux 6.0); else 0.
+    pub raw_cookies: u64,
 }
 
 // No hidden padding: both sides copy these types byte by byte.
@@ -265,7 +273,7 @@ const _: () = {
     assert!(size_of::<Key4>() == 8 && size_of::<Key6>() == 20);
     assert!(size_of::<Entry>() == 3 * size_of::<u64>());
     assert!(size_of::<Ban>() == 2 * size_of::<u64>() + 2 * size_of::<u32>());
-    assert!(size_of::<Constants>() == 72);
+    assert!(size_of::<Constants>() == 80);
 };
 
 #[cfg(feature = "user")]

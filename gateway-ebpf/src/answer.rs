@@ -32,8 +32,10 @@ pub enum Answer {
     },
 }
 
-const IPV4_BYTES: usize = 20;
-const IPV6_BYTES: usize = 40;
+/// Of an IPv4 header without options.
+pub const IPV4_BYTES: usize = 20;
+/// Of an IPv6 header without extensions.
+pub const IPV6_BYTES: usize = 40;
 const MSS_BYTES: usize = 4;
 /// With all the options that fit.
 const TCP_BYTES_MAX: usize = 60;
@@ -119,7 +121,7 @@ impl Syn {
 
 /// Whether a SYN has neither IP options nor extension headers, which is so of all but very few.
 #[inline(always)]
-fn is_plain(packet: &Fields) -> bool {
+pub fn is_plain(packet: &Fields) -> bool {
     let ip = if packet.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES };
     packet.transport() == packet.network() + ip
 }

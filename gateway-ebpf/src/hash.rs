@@ -121,6 +121,7 @@ mod tests {
             ipv6_mask: prefix_mask(ipv6_prefix),
             interfaces: 1,
             jiffy_ns: 1,
+            raw_cookies: 0,
             open_mask: (1 << 10) - 1,
         }
     }

@@ -11,21 +11,19 @@
 #![expect(unsafe_code, reason = "packet and map memory are raw pointers to a BPF program")]
 #![expect(missing_docs, reason = "the macro `xdp` makes public functions without their comments")]
 
+mod cookie;
 mod frame;
 
+use core::arch::asm;
 use core::cell::Cell;
 use core::intrinsics::{
     AtomicOrdering::AcqRel, AtomicOrdering::Relaxed, atomic_cxchg, atomic_xadd,
 };
-use core::mem::MaybeUninit;
 use core::ptr::read_volatile;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::helpers::{
-    bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem, bpf_sk_release,
-    bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie,
-};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
@@ -36,7 +34,7 @@ use aya_log_ebpf::macro_support::{Level, level_enabled};
 use gateway_ebpf::abi::{
     self, Ban, Class, Constants, Entry, Event, Key4, Key6, Offender, Sample, Settings,
 };
-use gateway_ebpf::answer::{Answer, SYN_IP, SYN_TCP, SYN_WORDS, Syn, answer};
+use gateway_ebpf::answer::{Answer, answer};
 use gateway_ebpf::bucket::{self, Admission, WAYS};
 use gateway_ebpf::flood::Flood;
 use gateway_ebpf::hash::{self, Place};
@@ -44,6 +42,7 @@ use gateway_ebpf::open;
 use gateway_ebpf::packet::{self, Address, Fields, Glance};
 use gateway_ebpf::verdict::{self, Action, Listener, Reason, Tables, Treatment};
 
+use cookie::make_cookie;
 use frame::{InPlace, View};
 
 /// Userspace maps the table into its memory (Linux 5.5).
@@ -89,7 +88,18 @@ static CONSTANTS: Global<Constants> = Global::new(Constants {
     open_mask: 0,
     interfaces: 1,
     jiffy_ns: 0,
+    raw_cookies: 0,
 });
+
+/// The constants. To read them as [`Global`] offers is to read each and every one.
+#[inline(always)]
+fn constants() -> &'static Constants {
+    let mut constants = &raw const CONSTANTS;
+    // SAFETY: it touches nothing, and only hides from the compiler, which would know the values above, whose they are.
+    unsafe { asm!("{0} += 0", inout(reg) constants, options(pure, nomem, nostack)) };
+    // SAFETY: `Global` is nothing but its value, which nobody writes to once the program is loaded.
+    unsafe { &*constants.cast() }
+}
 
 /// For drivers that hand over packets spread over several buffers (Linux 5.18): headers are read
 /// from the first one.
@@ -160,10 +170,9 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
 /// The verdict, by its counter.
 #[inline(never)]
 fn decide(context: &XdpContext, packet: &Fields) -> u32 {
-    let constants = CONSTANTS.load();
     // Always there: the map has its one entry.
     let settings = SETTINGS.get(0).copied().unwrap_or_default();
-    let maps = Maps { context, constants, settings, now: Cell::new(0) };
+    let maps = Maps { context, settings, now: Cell::new(0) };
     verdict::decide(packet, &maps).slot()
 }
 
@@ -177,38 +186,6 @@ fn reply(context: &XdpContext, packet: &Fields, cookie: u64) -> bool {
     answer(&mut InPlace(context), packet, with)
 }
 
-/// The cookie, and above it the largest segment (Linux 5.4); 0 for none: the kernel makes none before a
-/// listener's queue is full, unless `net.ipv4.tcp_syncookies` is 2.
-#[inline(never)]
-fn make_cookie(context: &XdpContext, packet: &Fields) -> u64 {
-    /// `BPF_F_CURRENT_NETNS`
-    const HERE: u64 = u64::MAX;
-    // `Syn` writes all that counts. To write zeros first would cost as much as reading it.
-    let mut words = MaybeUninit::<[u32; SYN_WORDS]>::uninit();
-    let place = words.as_mut_ptr().cast::<u32>();
-    // SAFETY: `Syn` knows how many words there are. Volatile, as they would otherwise be gathered in
-    // registers, which there are too few of, and then be twice on the stack.
-    let put = |word, value| unsafe { place.wrapping_add(word).write_volatile(value) };
-    let view = View { start: context.data(), end: context.data_end() };
-    let Some(Syn { tuple_bytes, ip_bytes, tcp_bytes }) = Syn::read(&view, packet, put) else {
-        return 0;
-    };
-    let (context, tuple) = (context.ctx.cast(), place.cast());
-    // SAFETY: the helper reads as much of the tuple as is said, which is all on this stack. What it
-    // returns is null or a socket, which is released below.
-    let socket = unsafe { bpf_skc_lookup_tcp(context, tuple, tuple_bytes as u32, HERE, 0) };
-    if socket.is_null() {
-        return 0;
-    }
-    let (ip, tcp) = (place.wrapping_add(SYN_IP).cast(), place.wrapping_add(SYN_TCP).cast());
-    let (ip_bytes, tcp_bytes) = (ip_bytes as u32, tcp_bytes as u32);
-    // SAFETY: as above, of the headers. Whether the socket listens it asks itself.
-    let cookie = unsafe { bpf_tcp_gen_syncookie(socket.cast(), ip, ip_bytes, tcp, tcp_bytes) };
-    // SAFETY: it was taken above, and nobody uses it any more.
-    unsafe { bpf_sk_release(socket.cast()) };
-    if cookie > 0 { cookie as u64 } else { 0 }
-}
-
 #[inline(always)]
 fn listener(port: u16) -> Option<Listener> {
     Listener::of_code(*PORTS.get(u32::from(port))?)
@@ -218,8 +195,6 @@ fn listener(port: u16) -> Option<Listener> {
 struct Maps<'a> {
     /// The packet.
     context: &'a XdpContext,
-    /// Read once, as each reading is of all of them.
-    constants: Constants,
     /// Read once, so that no two of them are of different times.
     settings: Settings,
     /// 0 until somebody asks for it.
@@ -252,7 +227,7 @@ fn clock() -> u64 {
 fn timer() -> u64 {
     // SAFETY: as above.
     let interrupts = unsafe { bpf_jiffies64() };
-    interrupts * CONSTANTS.load().jiffy_ns
+    interrupts * constants().jiffy_ns
 }
 
 impl Tables for Maps<'_> {
@@ -304,12 +279,12 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn source(&self, packet: &Fields) -> [u64; 2] {
-        hash::source_of(packet, &self.constants)
+        hash::source_of(packet, constants())
     }
 
     #[inline(always)]
     fn place(&self, source: [u64; 2], class: u8) -> Place {
-        hash::place(source, class, &self.constants)
+        hash::place(source, class, constants())
     }
 
     /// There is no instruction for it, but a load that nothing waits for does the same: the CPU goes on with some
@@ -323,7 +298,7 @@ impl Tables for Maps<'_> {
         };
         touch(LIMITS.get_ptr_mut(place.line(class)));
         if class.connections_max != 0 {
-            touch(OPEN.get_ptr_mut(place.open_line(&self.constants)));
+            touch(OPEN.get_ptr_mut(place.open_line(constants())));
         }
     }
 
@@ -350,7 +325,7 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn open(&self, place: Place) -> u32 {
         // Always there, as the mask keeps lines within the table.
-        OPEN.get_ptr_mut(place.open_line(&self.constants))
+        OPEN.get_ptr_mut(place.open_line(constants()))
             .map_or(0, |line| open::count(&Line(line.cast()), place.tag()))
     }
 
@@ -415,7 +390,7 @@ impl bucket::Line for Line {
 #[inline(always)]
 fn count(interface: u32, slot: u32) {
     // The verifier knows the constant, and keeps what is needed of this.
-    let place = match CONSTANTS.load().interfaces as u32 {
+    let place = match constants().interfaces as u32 {
         0 | 1 => 0,
         interfaces => interface % interfaces,
     };
@@ -454,7 +429,7 @@ fn tell(context: &XdpContext, interface: u32, packet: &Fields, slot: u32) {
     let source = packet.source();
     // Those of a flood are invented.
     if verdict::reason(slot) != Reason::Flood as u32 {
-        offended(hash::source_of(packet, &CONSTANTS.load()), verdict::action(slot), packets);
+        offended(hash::source_of(packet, constants()), verdict::action(slot), packets);
     }
     if SETTINGS.get(0).is_some_and(|settings| settings.flags & abi::HAS_READER != 0) {
         match EVENTS.reserve::<Event>(0) {

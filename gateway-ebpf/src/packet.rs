@@ -126,13 +126,13 @@ const ACK: u8 = 0x10;
 /// VLAN tags we read past.
 const TAGS_MAX: usize = 2;
 /// Where an IP header begins at the latest.
-const NETWORK_MAX: usize = 14 + 4 * TAGS_MAX;
+pub const NETWORK_MAX: usize = 14 + 4 * TAGS_MAX;
 /// IPv6 extension headers we read past: as many as RFC 8200 §4.1 has before TCP, encryption aside. Real packets
 /// carry one or two.
 const EXTENSIONS_MAX: usize = 5;
 
 /// The part of a TCP header without options.
-pub(crate) const TCP_BYTES: usize = 20;
+pub const TCP_BYTES: usize = 20;
 
 /// What a first look at a frame tells.
 #[derive(Clone, Copy, Debug)]

@@ -56,6 +56,7 @@ impl Tables for Fixed {
             open_mask: 0,
             interfaces: 1,
             jiffy_ns: 1,
+            raw_cookies: 0,
         };
         crate::hash::place(source, class, &constants)
     }

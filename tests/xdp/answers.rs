@@ -19,7 +19,7 @@ use crate::traffic::{Syns, invented};
 use crate::{PORT, Setup, packets, settings};
 
 /// What the clients' end of a veth must run, so that a driver's answers reach it.
-fn nothing(inside: &Namespace) -> Xdp {
+pub fn nothing(inside: &Namespace) -> Xdp {
     let setup = settings(1, false).on("cl0", Mode::Native);
     inside.run(|| Xdp::attach(&setup.xdp, &setup.sources, &[], 1024).expect("attach"))
 }
@@ -61,7 +61,7 @@ fn says_hello(mut stream: &TcpStream) {
     assert_eq!(&word, b"hello");
 }
 
-fn sysctl(inside: &Namespace, name: &str, value: &str) {
+pub fn sysctl(inside: &Namespace, name: &str, value: &str) {
     // Which namespace's it is depends on the thread that opens it.
     inside.run(|| fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("a sysctl"));
 }

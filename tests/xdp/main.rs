@@ -16,6 +16,7 @@ mod answers;
 mod attach;
 mod bans;
 mod connections;
+mod cookies;
 mod doctor;
 mod exact;
 mod flood;

@@ -17,7 +17,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, Timespec, clock_getres};
 
 use super::banned::Banned;
-use super::{Settings, unix_now};
+use super::{Known, Settings, unix_now};
 use crate::sys::SharedWords;
 
 /// Fewer lines than this save nothing, and more are more than the maps' share of memory.
@@ -37,6 +37,7 @@ pub fn address_of([high, low]: Source) -> IpAddr {
 pub struct Counts {
     constants: Constants,
     open: SharedWords,
+    known: Option<Known>,
     banned: Banned,
     /// Connections for which the table had no room.
     uncounted: AtomicU64,
@@ -56,17 +57,32 @@ impl Counts {
     /// # Errors
     /// When the machine has no memory or no random numbers.
     pub fn new(settings: &Settings, connections: usize) -> io::Result<Self> {
-        Self::over(constants(settings, connections)?, None)
+        Self::over(constants(settings, connections)?, None, None)
     }
 
-    /// The tables that a kernel program with `constants` reads, in its map `open`.
+    /// The tables that a kernel program with `constants` reads, in its map `open`, and in its map `known` if it reads
+    /// that, too.
     ///
     /// # Errors
-    /// When the map cannot be mapped into memory.
-    pub fn over(constants: Constants, open: Option<BorrowedFd<'_>>) -> io::Result<Self> {
+    /// When a map cannot be mapped into memory.
+    pub fn over(
+        constants: Constants,
+        open: Option<BorrowedFd<'_>>,
+        known: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         let words = (constants.open_mask as usize + 1) * WAYS;
-        let open = SharedWords::new(words, open)?;
-        Ok(Self { constants, open, banned: Banned::default(), uncounted: AtomicU64::new(0) })
+        Ok(Self {
+            constants,
+            open: SharedWords::new(words, open)?,
+            known: known.map(Known::over).transpose()?,
+            banned: Banned::default(),
+            uncounted: AtomicU64::new(0),
+        })
+    }
+
+    /// Who has had a connection, if anybody wants to know.
+    pub fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
     }
 
     /// Who `address` counts as.
@@ -132,6 +148,7 @@ pub fn constants(settings: &Settings, connections: usize) -> io::Result<Constant
         open_mask: lines as u64 - 1,
         interfaces: 1,
         jiffy_ns: jiffy_ns(),
+        raw_cookies: 0,
     })
 }
 

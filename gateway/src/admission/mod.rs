@@ -3,13 +3,15 @@
 //! decided at accept, for connections that came in past it, and where it is not loaded.
 //!
 //! [`bans`] says who is to be banned, [`lists`] is what a person wrote, `networks` finds the longest network an address is in,
-//! `banned` knows who is banned, [`Traffic`] who keeps a worker busy, and [`Sources`] is what a worker asks.
+//! `banned` knows who is banned, [`Known`] who has had a connection, [`Traffic`] who keeps a worker busy, and [`Sources`]
+//! is what a worker asks.
 
 #![expect(clippy::disallowed_types, reason = "sources are counted for all workers together")]
 
 mod banned;
 pub mod bans;
 mod counts;
+mod known;
 pub mod lists;
 mod networks;
 mod traffic;
@@ -22,6 +24,7 @@ use ipnet::IpNet;
 
 pub use counts::{Counts, Seat, Source, address_of, constants, packet_address};
 pub use gateway_ebpf::verdict::Treatment;
+pub use known::Known;
 pub use lists::{Entry, Settings};
 pub use networks::Networks;
 pub use traffic::{Tallies, Tally, Traffic};
@@ -104,6 +107,13 @@ impl Sources {
     /// Who `address` counts as.
     pub fn source(&self, address: IpAddr) -> Source {
         self.counts.source(address)
+    }
+
+    /// Takes down that a connection of this source has been accepted, whatever becomes of it.
+    pub fn accepted(&self, source: Source) {
+        if let Some(known) = self.counts.known() {
+            known.mark(source);
+        }
     }
 
     /// Whether a connection from `peer` may come in by a listener of this class.

@@ -18,6 +18,8 @@ use crate::worker::mailbox::Report;
 
 /// How often the log hears of offences.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// How often the kernel program may forget clients.
+const MINUTE: Duration = Duration::from_secs(60);
 /// Clients remembered in one interval; what more there are is counted together.
 const CLIENTS_MAX: usize = 4096;
 /// Clients named in one interval, the worst ones.
@@ -42,8 +44,11 @@ pub(super) async fn keep(
     let mut ledger = Ledger::default();
     let mut ticks = interval_at(Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut minutes = interval_at(Instant::now() + MINUTE, MINUTE);
+    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = minutes.tick() => keeper.forget_clients(),
             Some(report) = reports.recv() => {
                 keeper.offend(&report);
                 ledger.record(report);

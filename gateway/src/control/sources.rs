@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Error, Event};
 use crate::admission::bans::{self, Bans};
-use crate::admission::{Counts, Entry, Settings, Sources, lists, unix_now};
+use crate::admission::{Counts, Entry, Known, Settings, Sources, lists, unix_now};
 use crate::config::Config;
 use crate::telemetry::prometheus::{KernelCounter, ListHits};
 use crate::xdp::{self, Xdp};
@@ -218,11 +218,26 @@ impl Keeper {
             applied
                 .and_then(|()| program.set_list(&live))
                 .map_err(|error| Error::Xdp(error.into()))?;
+            self.know_clients(kernel);
         }
         let sources = Arc::new(Sources::new(&config.sources, &live, Arc::clone(&self.counts)));
         *locked(&self.current) = Arc::clone(&sources);
         *locked(&self.banning) = config.bans.clone();
         Ok(sources)
+    }
+
+    /// Lets the kernel forget clients that have gone, when there are many; now and then is enough.
+    pub fn forget_clients(&self) {
+        let is_crowded = self.counts.known().is_some_and(Known::is_crowded);
+        if let Some(kernel) = self.kernel.as_ref().filter(|_| is_crowded) {
+            self.know_clients(kernel);
+        }
+    }
+
+    fn know_clients(&self, kernel: &Xdp) {
+        if let Err(error) = kernel.program().know_clients(&self.counts) {
+            tracing::warn!("xdp: SYN cookies cost more than they need to: {error}");
+        }
     }
 
     /// The Unix time at which the next entry of the list ends, if one does.

@@ -176,6 +176,7 @@ impl Door {
         let shared = self.current.get();
         let class = shared.listener(index).map_or(0, |listener| listener.class);
         let source = shared.sources.source(peer.ip());
+        shared.sources.accepted(source);
         let (verdict, refusal) = match shared.sources.enter(peer.ip(), class) {
             Verdict::Enter(seat) => return Ok((source, seat)),
             Verdict::Observe(refusal, seat) => (Ok((source, seat)), refusal),

@@ -40,6 +40,7 @@ pub(super) struct Maps {
     samples: PerCpuArray<MapData, abi::Sample>,
     floods: PerCpuArray<MapData, Flood>,
     open: MapData,
+    known: MapData,
 }
 
 /// What PORTS and LOCALS hold.
@@ -75,6 +76,7 @@ impl Maps {
         let map: Array<MapData, abi::Settings> = take(ebpf, abi::SETTINGS)?.try_into()?;
         let value = map.get(&0, 0)?;
         let Map::Array(open) = take(ebpf, abi::OPEN)? else { return Err(MapError::KeyNotFound) };
+        let Map::Array(known) = take(ebpf, abi::KNOWN)? else { return Err(MapError::KeyNotFound) };
         Ok(Self {
             switches: Mutex::new(Switches { value, map }),
             ports: Mutex::new(Ports {
@@ -95,6 +97,7 @@ impl Maps {
             samples: take(ebpf, abi::SAMPLES)?.try_into()?,
             floods: take(ebpf, abi::FLOODS)?.try_into()?,
             open,
+            known,
         })
     }
 
@@ -106,6 +109,24 @@ impl Maps {
     /// The table of open connections.
     pub fn open(&self) -> BorrowedFd<'_> {
         self.open.fd().as_fd()
+    }
+
+    /// Who is marked as having a connection.
+    pub fn known(&self) -> BorrowedFd<'_> {
+        self.known.fd().as_fd()
+    }
+
+    /// Lets the program go by who is marked, or not: then no packet is decided any more by what it was.
+    pub fn set_known(&self, all_are_marked: bool) -> Result<(), MapError> {
+        locked(&self.switches).set(|value| set_flag(value, abi::HAS_KNOWN, all_are_marked))?;
+        // As in `set_list`.
+        let _ = membarrier(MembarrierCommand::Global);
+        Ok(())
+    }
+
+    /// The ports that are the gateway's.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        locked(&self.ports).own.clone()
     }
 
     /// Makes what is listened on the gateway's, each with the class of its listener, and nothing else any longer.

@@ -5,6 +5,7 @@
 //! the process ends, however it ends, the interfaces are as they were. Unless it is to be kept: then
 //! links and maps are pinned (`pins.rs`), and the next gateway takes them over without a gap.
 
+mod clients;
 mod error;
 mod events;
 mod features;

@@ -8,7 +8,8 @@ use std::{fmt, fs, io};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{self, ProgramError, XdpMode};
+use aya::programs::{self, ProgramError, ProgramType, XdpMode};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use gateway_ebpf::abi::{self, Constants};
 use gateway_ebpf::hash;
@@ -20,7 +21,7 @@ use rustix::io::Errno;
 use super::error::{self, Error};
 use super::maps::Maps;
 use super::pins::{MAPS, Pins};
-use super::{Attachment, Events, Hook, Logs, Settings, hook, log};
+use super::{Attachment, Events, Hook, Logs, Settings, clients, hook, log};
 use crate::admission::{self, Counts, Source};
 
 /// Built by `cargo xtask build-ebpf` and committed, so that building the gateway takes no BPF
@@ -105,8 +106,13 @@ impl Program {
         let kept_key = pins.as_ref().and_then(Pins::hash_key);
         let hash_key = kept_key.unwrap_or(constants.hash_key);
         let interfaces = hook::indices_of(&settings.interfaces);
-        let constants =
-            Constants { hash_key, interfaces: u64::from(modulus(&interfaces)), ..constants };
+        let raw_cookies = makes_raw_cookies();
+        let constants = Constants {
+            hash_key,
+            interfaces: u64::from(modulus(&interfaces)),
+            raw_cookies: raw_cookies.into(),
+            ..constants
+        };
         let log_level = if log::wanted() { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
@@ -134,6 +140,7 @@ impl Program {
             rate => Some(Events::take(&mut ebpf, rate, settings.interfaces.clone(), interfaces)?),
         };
         maps.set_reader(events.is_some()).map_err(|error| Error::io("write the flags", error))?;
+        maps.set_known(false).map_err(|error| Error::io("write the flags", error))?;
         let mut program =
             Self { ebpf, maps, constants, pins, unpinned: Vec::new(), logs: None, events };
         program.configure(sources, listeners)?;
@@ -242,8 +249,24 @@ impl Program {
     /// # Errors
     /// When they cannot be mapped into memory.
     pub fn counts(&self) -> Result<Counts, Error> {
-        Counts::over(self.constants, Some(self.maps.open()))
-            .map_err(|error| Error::io("map the table of open connections", error))
+        let known = (self.constants.raw_cookies != 0).then(|| self.maps.known());
+        Counts::over(self.constants, Some(self.maps.open()), known)
+            .map_err(|error| Error::io("map the tables of connections", error))
+    }
+
+    /// Lets the program make SYN cookies without looking for sockets, where it can: whoever has a connection now is
+    /// marked in `counts`, and has to be when one is accepted.
+    ///
+    /// # Errors
+    /// When the kernel does not tell who has a connection, or does not take it. Then sockets are looked for.
+    pub fn know_clients(&self, counts: &Counts) -> Result<(), Error> {
+        let Some(known) = counts.known() else { return Ok(()) };
+        let write = |error| Error::io("write the flags", error);
+        self.maps.set_known(false).map_err(write)?;
+        known.clear();
+        clients::each_client(&self.maps.ports(), |client| known.mark(counts.source(client)))
+            .map_err(|error| Error::io("list connections", error))?;
+        self.maps.set_known(true).map_err(write)
     }
 
     fn load_entry_points(&mut self) -> Result<(), Error> {
@@ -431,6 +454,15 @@ fn replace(program: &mut programs::Xdp, pin: &Path) -> bool {
         let _ = fs::remove_file(pin);
     }
     replaced
+}
+
+/// Whether the kernel makes SYN cookies without a socket (Linux 6.0), for both versions of IP.
+fn makes_raw_cookies() -> bool {
+    let helpers = [
+        BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4,
+        BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv6,
+    ];
+    helpers.into_iter().all(|helper| is_helper_supported(ProgramType::Xdp, helper).unwrap_or(false))
 }
 
 fn busy(interface: &str) -> Error {
