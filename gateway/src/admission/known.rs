@@ -53,3 +53,27 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_marked_once_and_many_are_a_crowd() {
+        let words = SharedWords::new(WORDS as usize, None).unwrap();
+        let known = Known { words, marked: AtomicU64::new(0) };
+        let bits = |known: &Known| -> u32 {
+            known.words.iter().map(|word| word.load(Relaxed).count_ones()).sum()
+        };
+        for _ in 0..3 {
+            known.mark([0, 7]);
+        }
+        assert_eq!((bits(&known), known.marked.load(Relaxed)), (1, 1));
+        assert!(!known.is_crowded());
+        (0..2 * CROWD).for_each(|source| known.mark([0, source]));
+        assert!(known.is_crowded());
+        assert_eq!(u64::from(bits(&known)), known.marked.load(Relaxed));
+        known.clear();
+        assert_eq!((bits(&known), known.is_crowded()), (0, false));
+    }
+}
