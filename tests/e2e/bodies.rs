@@ -1,6 +1,6 @@
 //! Bodies of every size through both framings arrive as they were sent.
 
-use crate::harness::{Gateway, Length, Origin, checksum, chunked, pattern};
+use crate::harness::{Gateway, Length, Origin, checksum, chunked, pattern, set_up};
 
 const SIZES: [usize; 4] = [0, 1, 16 * 1024, 10 * 1024 * 1024];
 
@@ -38,6 +38,36 @@ fn requests_of_every_size_and_framing_arrive_whole() {
         let response = client.response();
         assert_eq!(response.field("x-received"), checksum(body), "{size} bytes in chunks");
         assert!(response.body == body);
+    }
+}
+
+/// Head, body and the next request at once; the head for the origin is put where the client's was, or needs more room.
+#[test]
+fn what_comes_in_one_piece_is_taken_apart() {
+    let origin = Origin::echo();
+    let more = |count: usize| {
+        format!("kind = 'headers'\nrequest.set = {{ X-More = '{}' }}", "x".repeat(count))
+    };
+    for count in [1, 3000] {
+        let setup = set_up().upstream("main", &[origin.address]);
+        let setup = setup.set("policies.more", &more(count));
+        let gateway = setup.route("upstream = 'main'\npolicies = ['more']").start();
+        let mut client = gateway.client();
+        for size in [1, 1000, 16 * 1024, 60_000, 200_000] {
+            let body = pattern(size);
+            let length = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n\r\n");
+            let coding = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let next = b"GET /bytes/7 HTTP/1.1\r\nHost: test\r\n\r\n";
+            for request in
+                [[length.as_bytes(), body].concat(), [coding.as_bytes(), &chunked(body)].concat()]
+            {
+                client.send([&request[..], next].concat());
+                let response = client.response();
+                assert_eq!(response.field("x-received"), checksum(body), "{size} bytes");
+                assert!(response.body == body);
+                assert!(client.response().body == pattern(7));
+            }
+        }
     }
 }
 
