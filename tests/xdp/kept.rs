@@ -62,12 +62,12 @@ fn a_crash_ends_no_limit_and_no_ban_and_the_next_gateway_takes_over() {
         return;
     };
     let folder = Folder::new("crash");
-    let limits = "connection_rate = \"1/m\"\nconnection_burst = 10\ndeny = [\"10.77.0.4\"]";
+    let limits = "connection_rate = \"1/m\"\nconnection_burst = 60\ndeny = [\"10.77.0.4\"]";
     let config = keeping(&folder, limits);
     let served = Served::start(&net.gateway, &config);
     let open = |last| connect(&net.clients, client_v4(last), AT_ONCE);
-    // Uses up what it may; 3 will need some while it is waited for.
-    assert!((0..10).all(|_| open(2).is_some()) && open(2).is_none());
+    // Uses up what it may; 3 will need much of it while it is waited for, on a busy machine.
+    assert!((0..60).all(|_| open(2).is_some()) && open(2).is_none());
     assert!(served.ask(&["ban", "10.77.0.3", "--for", "10m"]).0);
     let before = program_on(&net, INTERFACE).expect("a program");
 
