@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 
 /// Room kept free in front of what is read, so that a head or a chunk's size can be put before a
-/// body without moving it: one write then carries both. What the gateway adds to a head fits.
+/// body without moving it: one write then carries both. What the gateway adds by itself fits; policies may add more.
 pub const HEADROOM: usize = 512;
 
 /// Room kept free behind what is read: for the end of a chunk and of a chunked body, and for what TLS
