@@ -4,7 +4,6 @@
 #![expect(clippy::disallowed_types, reason = "workers look at the keys that are fetched here")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use super::admin::Status;
 use super::prober::about;
 use super::resolver::Resolver;
 use crate::config::{Config, Dns};
-use crate::policy::jwt::{Remote, Source};
+use crate::policy::jwt::{Ask, Remote, Source};
 use crate::policy::{self, Settings};
 use crate::tls::Connector;
 
@@ -113,7 +112,7 @@ struct Follow {
 }
 
 impl Follow {
-    async fn run(mut self, mut inbox: Receiver<UnixStream>) {
+    async fn run(mut self, mut inbox: Receiver<Ask>) {
         let Remote { refresh, refresh_min, .. } = self.source.remote;
         let mut asked = None;
         loop {
@@ -136,11 +135,12 @@ impl Follow {
     }
 
     /// Who asks for other keys, if somebody does before it is time.
-    async fn asked(&self, inbox: &mut Receiver<UnixStream>, at: Instant) -> Option<UnixStream> {
+    async fn asked(&self, inbox: &mut Receiver<Ask>, at: Instant) -> Option<Ask> {
         // The source holds the other end, so it stays open.
-        while let Ok(Some(waiter)) = timeout_at(at, inbox.recv()).await {
-            if self.source.may_ask() {
-                return Some(waiter);
+        while let Ok(Some(ask)) = timeout_at(at, inbox.recv()).await {
+            // Who asked while others came looks at those first.
+            if self.source.may_ask() && self.source.lack(&ask) {
+                return Some(ask);
             }
         }
         None

@@ -24,7 +24,7 @@ use self::algorithm::{ALGORITHMS, Algorithm};
 use self::claims::{Period, Rules};
 use self::keys::Keys;
 use self::remembered::Remembered;
-pub use self::source::{Remote, Source, Url};
+pub use self::source::{Ask, Remote, Source, Url};
 use self::token::Flaw;
 use super::caller::{Caller, NAME_BYTES_MAX};
 use super::place::{self, Place};
@@ -293,7 +293,8 @@ impl Policy for Jwt {
     ) -> LocalBoxFuture<'a, Verdict> {
         Box::pin(async move {
             if let Some(source) = &self.source {
-                source.ask().await;
+                let version = self.keys.borrow().0;
+                source.ask(version).await;
             }
             self.verdict(self.examine(request, SystemTime::now()), request, context)
         })

@@ -155,8 +155,16 @@ pub struct Source {
     keys: Mutex<Arc<Keys>>,
     /// From when on it helps to ask, by [`Deadline::millis`].
     asks_from: AtomicU64,
-    asks: Sender<UnixStream>,
-    inbox: Mutex<Option<Receiver<UnixStream>>>,
+    asks: Sender<Ask>,
+    inbox: Mutex<Option<Receiver<Ask>>>,
+}
+
+/// Somebody who misses a key, and has waited for others once it is dropped.
+#[derive(Debug)]
+pub struct Ask {
+    /// Of the keys that lack it.
+    version: u64,
+    _waiter: UnixStream,
 }
 
 impl fmt::Debug for Source {
@@ -210,9 +218,14 @@ impl Source {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Those who ask: each has waited for keys once it is dropped. For control; `None` the second time.
-    pub fn take_inbox(&self) -> Option<Receiver<UnixStream>> {
+    /// Those who ask. For control; `None` the second time.
+    pub fn take_inbox(&self) -> Option<Receiver<Ask>> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether who asks knows the keys there are, and not only those before. For control.
+    pub fn lack(&self, ask: &Ask) -> bool {
+        ask.version == self.version.load(Ordering::Acquire)
     }
 
     /// Nobody is to ask for so long. For control.
@@ -225,23 +238,23 @@ impl Source {
         Deadline::now().millis() >= self.asks_from.load(Ordering::Relaxed)
     }
 
-    /// Waits until keys have been fetched, for a while.
-    pub(super) async fn ask(&self) {
+    /// Waits until there are others than those of a version, or none, for a while.
+    pub(super) async fn ask(&self, version: u64) {
         let Ok((bell, waiter)) = Bell::pair() else { return };
-        if self.asks.try_send(waiter).is_ok() {
+        if self.asks.try_send(Ask { version, _waiter: waiter }).is_ok() {
             let _ = rt::timeout(WAIT_MAX, bell.rung()).await;
         }
     }
 
     /// Brings what a worker has up to date; whether that was another.
     pub(super) fn update(&self, own: &mut (u64, Arc<Keys>)) -> bool {
-        let version = self.version.load(Ordering::Acquire);
-        if version == own.0 {
+        if self.version.load(Ordering::Acquire) == own.0 {
             return false;
         }
-        // Who is just being changed is looked at the next time.
+        // What is just being changed is looked at the next time.
         let Ok(keys) = self.keys.try_lock() else { return false };
-        *own = (version, Arc::clone(&keys));
+        // Changes only under the lock.
+        *own = (self.version.load(Ordering::Acquire), Arc::clone(&keys));
         true
     }
 }
@@ -249,6 +262,31 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_while_keys_come_looks_at_those_first() {
+        let remote = Remote {
+            url: "http://id.example.com/keys".parse().unwrap(),
+            tls: None,
+            refresh: Duration::from_secs(600),
+            refresh_min: Duration::from_secs(10),
+            required: false,
+        };
+        let source = Source::new(remote, vec![Algorithm::EdDsa]);
+        let asked = |version| source.lack(&Ask { version, _waiter: UnixStream::pair().unwrap().0 });
+        let mut own = Default::default();
+        assert!(!source.update(&mut own));
+        assert!(asked(own.0));
+        let x = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+        let set = format!(r#"{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "x": "{x}"}}]}}"#);
+        assert_eq!(source.put(set.as_bytes()), Ok((1, true)));
+        assert!(!asked(own.0));
+        assert!(source.update(&mut own));
+        assert!(asked(own.0));
+        // The same once more is nothing new.
+        assert_eq!(source.put(set.as_bytes()), Ok((1, false)));
+        assert!(asked(own.0));
+    }
 
     #[test]
     fn urls_are_where_keys_are() {
