@@ -111,13 +111,15 @@ pub struct Settings {
     pub hash_key: [u64; 2],
     /// New sources a second on one CPU above which there is a flood, see [`crate::flood`].
     pub flood: u64,
+    /// How often [`LOCALS`] has changed.
+    pub locals: u64,
 }
 
 /// Flag of [`Settings`]: drop what is on a deny list, do not only count it.
 pub const ENFORCE_DENY: u64 = 1;
 /// Flag of [`Settings`]: drop what hides a TCP header to get past the limits.
 pub const ENFORCE_HIDING: u64 = 2;
-/// Flag of [`Settings`]: the list is not empty.
+/// Flag of [`Settings`]: the list has networks that packets may come from.
 pub const HAS_LIST: u64 = 4;
 /// Flag of [`Settings`]: somebody may be banned.
 pub const HAS_BANS: u64 = 8;
@@ -264,8 +266,8 @@ pub struct Constants {
 // No hidden padding: both sides copy these types byte by byte.
 const _: () = {
     assert!(size_of::<Line>() == 64 && size_of::<Line>() == WAYS * size_of::<u64>());
-    assert!(size_of::<Settings>() == 5 * size_of::<u64>());
-    assert!(size_of::<Flood>() == 3 * size_of::<u64>());
+    assert!(size_of::<Settings>() == 6 * size_of::<u64>());
+    assert!(size_of::<Flood>() == 4 * size_of::<u64>());
     assert!(size_of::<Offender>() == 3 * size_of::<u64>());
     assert!(size_of::<Event>() == 5 * size_of::<u64>());
     assert!(size_of::<Sample>() == 3 * size_of::<u64>());

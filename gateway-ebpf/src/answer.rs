@@ -1,19 +1,15 @@
 //! Turns a SYN into its answer, in its own frame: a reset, or a SYN-ACK with a cookie.
 //!
-//! Whatever TCP options the SYN had are left out of the answer; a tag of a VLAN stays.
+//! Whatever TCP options the SYN had are left out of the answer; a tag of a VLAN stays. A SYN-ACK is as long as the SYN,
+//! so that nothing must be moved, and nobody gets more for what others send in their name. Where no option fits, the
+//! largest segment is what it is without one (RFC 9293 §3.7.1).
 
 use crate::packet::{Bytes, Fields, NEXT_TCP, TCP_BYTES};
 
 /// A frame that may be changed.
 pub trait Frame: Bytes {
-    /// Writes `bytes` at offset `at`; `false` where the frame has no such bytes.
-    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool;
-    /// Writes four bytes, as the machine has them in memory.
-    #[inline(always)]
-    fn write_word(&mut self, at: usize, word: u32) -> bool {
-        self.write(at, word.to_ne_bytes())
-    }
-
+    /// Writes four bytes at offset `at`, as the machine has them in memory; `false` where the frame has no such bytes.
+    fn write(&mut self, at: usize, word: u32) -> bool;
     /// Makes the frame `length` bytes long; `false` where that cannot be, and then nothing has changed.
     fn resize(&mut self, length: usize) -> bool;
 }
@@ -36,7 +32,6 @@ pub enum Answer {
 pub const IPV4_BYTES: usize = 20;
 /// Of an IPv6 header without extensions.
 pub const IPV6_BYTES: usize = 40;
-const MSS_BYTES: usize = 4;
 /// With all the options that fit.
 const TCP_BYTES_MAX: usize = 60;
 
@@ -146,11 +141,13 @@ pub fn answer(frame: &mut impl Frame, packet: &Fields, answer: Answer) -> bool {
 }
 
 impl Answer {
+    /// Words of its header; those of the SYN's are in its fourth one.
     #[inline(always)]
-    const fn segment_bytes(self) -> usize {
+    fn words(self, fourth: u32) -> usize {
+        let [first, ..] = fourth.to_ne_bytes();
         match self {
-            Self::Reset => TCP_BYTES,
-            Self::Cookie { .. } => TCP_BYTES + MSS_BYTES,
+            Self::Reset => TCP_BYTES / 4,
+            Self::Cookie { .. } => usize::from(first >> 4).max(TCP_BYTES / 4),
         }
     }
 }
@@ -158,9 +155,9 @@ impl Answer {
 #[inline(always)]
 fn write_ipv4<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
     let (source, destination) = (frame.word(NETWORK + 12)?, frame.word(NETWORK + 16)?);
-    let (ports, sequence) =
-        (frame.word(NETWORK + IPV4_BYTES)?, frame.word(NETWORK + IPV4_BYTES + 4)?);
-    let bytes = IPV4_BYTES + answer.segment_bytes();
+    let syn = Start::read(frame, NETWORK + IPV4_BYTES)?;
+    let words = answer.words(syn.fourth);
+    let bytes = IPV4_BYTES + 4 * words;
     if !frame.resize(NETWORK + bytes) {
         return None;
     }
@@ -176,18 +173,18 @@ fn write_ipv4<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> O
     put(frame, NETWORK + 8, u32::from_ne_bytes([HOPS, NEXT_TCP, high, low]))?;
     put(frame, NETWORK + 12, destination)?;
     put(frame, NETWORK + 16, source)?;
-    write_segment(frame, NETWORK + IPV4_BYTES, answer, ports, sequence, addresses)?;
+    write_segment(frame, NETWORK + IPV4_BYTES, answer, words, syn, addresses)?;
     turn_back(frame)
 }
 
 #[inline(always)]
 fn write_ipv6<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
-    let (ports, sequence) =
-        (frame.word(NETWORK + IPV6_BYTES)?, frame.word(NETWORK + IPV6_BYTES + 4)?);
-    if !frame.resize(NETWORK + IPV6_BYTES + answer.segment_bytes()) {
+    let syn = Start::read(frame, NETWORK + IPV6_BYTES)?;
+    let words = answer.words(syn.fourth);
+    if !frame.resize(NETWORK + IPV6_BYTES + 4 * words) {
         return None;
     }
-    let [high, low] = (answer.segment_bytes() as u16).to_be_bytes();
+    let [high, low] = (4 * words as u16).to_be_bytes();
     put(frame, NETWORK, u32::from_ne_bytes([0x60, 0, 0, 0]))?;
     put(frame, NETWORK + 4, u32::from_ne_bytes([high, low, NEXT_TCP, HOPS]))?;
     let (mut addresses, mut at) = (0, NETWORK + 8);
@@ -198,43 +195,64 @@ fn write_ipv6<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> O
         addresses += halves(source) + halves(destination);
         at += 4;
     }
-    write_segment(frame, NETWORK + IPV6_BYTES, answer, ports, sequence, addresses)?;
+    write_segment(frame, NETWORK + IPV6_BYTES, answer, words, syn, addresses)?;
     turn_back(frame)
 }
 
-/// The answer's header at `at`; `addresses` is the sum of both. `ports` and `sequence` are the SYN's.
+/// What counts of a SYN's header, as it lies there.
+#[derive(Clone, Copy)]
+struct Start {
+    ports: u32,
+    sequence: u32,
+    fourth: u32,
+}
+
+impl Start {
+    #[inline(always)]
+    fn read(frame: &impl Frame, at: usize) -> Option<Self> {
+        let word = |number: usize| frame.word(at + 4 * number);
+        Some(Self { ports: word(0)?, sequence: word(1)?, fourth: word(3)? })
+    }
+}
+
+/// The answer's header at `at`, of so many words; `addresses` is the sum of both.
 #[inline(always)]
 fn write_segment(
     frame: &mut impl Frame,
     at: usize,
     answer: Answer,
-    ports: u32,
-    sequence: u32,
+    words: usize,
+    syn: Start,
     addresses: u32,
 ) -> Option<()> {
     let (own, flags, window) = match answer {
         Answer::Reset => (0, RST | ACK, 0),
         Answer::Cookie { sequence, .. } => (sequence, SYN | ACK, WINDOW),
     };
-    let bytes = answer.segment_bytes() as u16;
-    let [a, b, c, d] = ports.to_ne_bytes();
+    let [a, b, c, d] = syn.ports.to_ne_bytes();
     let ports = u32::from_ne_bytes([c, d, a, b]);
     let own = own.to_be();
-    let acknowledged = u32::from_be(sequence).wrapping_add(1).to_be();
-    let rest = (((bytes / 4) as u32) << 28 | (flags as u32) << 16 | window as u32).to_be();
+    let acknowledged = u32::from_be(syn.sequence).wrapping_add(1).to_be();
+    let rest = ((words as u32) << 28 | (flags as u32) << 16 | window as u32).to_be();
     put(frame, at, ports)?;
     put(frame, at + 4, own)?;
     put(frame, at + 8, acknowledged)?;
     put(frame, at + 12, rest)?;
     // RFC 9293 §3.1, RFC 8200 §8.1: the addresses, the protocol and the length are in it.
-    let [high, low] = bytes.to_be_bytes();
+    let [high, low] = (4 * words as u16).to_be_bytes();
     let pseudo = halves(u32::from_ne_bytes([0, NEXT_TCP, high, low])) + addresses;
     let mut sum = pseudo + halves(ports) + halves(own) + halves(acknowledged) + halves(rest);
     if let Answer::Cookie { mss, .. } = answer {
         let [high, low] = mss.to_be_bytes();
-        let option = u32::from_ne_bytes([2, MSS_BYTES as u8, high, low]);
-        put(frame, at + TCP_BYTES, option)?;
-        sum += halves(option);
+        let largest = u32::from_ne_bytes([2, 4, high, low]);
+        // Zeros end the list of options.
+        let mut word = TCP_BYTES / 4;
+        while word < TCP_BYTES_MAX / 4 && word < words {
+            let option = if word == TCP_BYTES / 4 { largest } else { 0 };
+            put(frame, at + 4 * word, option)?;
+            sum += halves(option);
+            word += 1;
+        }
     }
     let [high, low] = (!fold(sum)).to_ne_bytes();
     put(frame, at + 16, u32::from_ne_bytes([high, low, 0, 0]))
@@ -243,18 +261,16 @@ fn write_segment(
 /// Back to where it came from.
 #[inline(always)]
 fn turn_back(frame: &mut impl Frame) -> Option<()> {
-    let (to, to_rest) = (frame.word(0)?, frame.read::<2>(4)?);
-    let (from, from_rest) = (frame.word(6)?, frame.read::<2>(10)?);
-    let is_written = frame.write_word(0, from)
-        && frame.write(4, from_rest)
-        && frame.write_word(6, to)
-        && frame.write(10, to_rest);
-    is_written.then_some(())
+    let word = |number: usize| frame.word(4 * number).map(u32::to_ne_bytes);
+    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (word(0)?, word(1)?, word(2)?);
+    put(frame, 0, u32::from_ne_bytes([g, h, i, j]))?;
+    put(frame, 4, u32::from_ne_bytes([k, l, a, b]))?;
+    put(frame, 8, u32::from_ne_bytes([c, d, e, f]))
 }
 
 #[inline(always)]
 fn put(frame: &mut impl Frame, at: usize, word: u32) -> Option<()> {
-    frame.write_word(at, word).then_some(())
+    frame.write(at, word).then_some(())
 }
 
 /// The sum of the two words in it.

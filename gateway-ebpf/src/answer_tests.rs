@@ -2,9 +2,9 @@ use super::*;
 use crate::packet;
 
 impl Frame for Vec<u8> {
-    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
-        let Some(place) = self.get_mut(at..at + N) else { return false };
-        place.copy_from_slice(&bytes);
+    fn write(&mut self, at: usize, word: u32) -> bool {
+        let Some(place) = self.get_mut(at..at + 4) else { return false };
+        place.copy_from_slice(&word.to_ne_bytes());
         true
     }
     fn resize(&mut self, length: usize) -> bool {
@@ -143,11 +143,27 @@ fn every_syn_can_be_reset() {
 fn every_syn_can_be_answered_by_a_cookie() {
     for (mut frame, network, is_ipv4) in syns() {
         let fields = packet::fields(&frame);
-        let cookie = Answer::Cookie { sequence: 0x0102_0304, mss: 1460 };
+        let length = frame.len();
+        let cookie = Answer::Cookie { sequence: 0x0102_0304, mss: 1440 };
         assert!(answer(&mut frame, &fields, cookie));
+        assert_eq!(frame.len(), length);
         let (_, segment) = read(&frame, network, is_ipv4);
-        assert_eq!(segment[4..14], [1, 2, 3, 4, 0, 0, 0, 0, 0x60, 0x12]);
-        assert_eq!(segment[20..], [2, 4, 5, 180]);
+        let words = (segment.len() / 4) as u8;
+        assert_eq!(segment[4..14], [1, 2, 3, 4, 0, 0, 0, 0, words << 4, 0x12]);
+        let option = [&[2, 4, 5, 160][..], &[0; 16]].concat();
+        assert_eq!(segment[20..], option[..segment.len() - 20]);
+    }
+}
+
+#[test]
+fn what_a_syn_brings_along_is_not_sent_back() {
+    let cookie = Answer::Cookie { sequence: 1, mss: 1440 };
+    for (frame, network, is_ipv4) in syns() {
+        let mut longer = [&frame[..], b"data"].concat();
+        let fields = packet::fields(&longer);
+        assert!(answer(&mut longer, &fields, cookie));
+        assert_eq!(longer.len(), frame.len());
+        read(&longer, network, is_ipv4);
     }
 }
 
@@ -195,8 +211,8 @@ fn what_cannot_be_resized_stays_as_it_is() {
         }
     }
     impl Frame for Fixed {
-        fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
-            self.0.write(at, bytes)
+        fn write(&mut self, at: usize, word: u32) -> bool {
+            self.0.write(at, word)
         }
         fn resize(&mut self, _: usize) -> bool {
             false

@@ -9,6 +9,7 @@
 
 /// A count lasts for 2^30 ns, a little more than a second.
 const WINDOW_SHIFT: u32 = 30;
+const WINDOW_NS: u64 = 1 << WINDOW_SHIFT;
 
 /// How long it goes on after the last window that was full enough, in ns.
 pub const HOLD_NS: u64 = 10_000_000_000;
@@ -26,15 +27,24 @@ pub struct Flood {
     pub window: u64,
     /// New sources in it.
     pub new: u64,
-    /// Until when there is a flood, by the kernel's monotonic clock, in ns.
+    /// Until when there is a flood, by the clock that it counts by.
     pub until: u64,
+    /// The same by the kernel's monotonic clock, in ns, for userspace: up to a window late.
+    pub told: u64,
 }
 
 impl Flood {
     /// Counts a connection, which is from a new source or not, at `now` in ns; whether there is a flood.
-    /// Once there is one, half of the threshold keeps it going.
+    /// Once there is one, half of the threshold keeps it going. `clock` is the monotonic one, which is read once in a
+    /// window at most.
     #[inline(always)]
-    pub fn count(&mut self, is_new: bool, now: u64, threshold: u64) -> bool {
+    pub fn count(
+        &mut self,
+        is_new: bool,
+        now: u64,
+        threshold: u64,
+        clock: impl FnOnce() -> u64,
+    ) -> bool {
         if threshold == NEVER || threshold == ALWAYS {
             return threshold == ALWAYS;
         }
@@ -47,6 +57,9 @@ impl Flood {
         let needed = if now < self.until { threshold / 2 } else { threshold };
         if self.new > needed {
             self.until = now + HOLD_NS;
+            if is_new && self.new == needed + 1 {
+                self.told = clock() + HOLD_NS + WINDOW_NS;
+            }
         }
         now < self.until
     }
@@ -56,53 +69,61 @@ impl Flood {
 mod tests {
     use super::*;
 
-    const SECOND: u64 = 1 << WINDOW_SHIFT;
+    const SECOND: u64 = WINDOW_NS;
     const NOW: u64 = 1000 * SECOND;
+
+    /// Counts one, the monotonic clock being half a second ahead.
+    fn count(flood: &mut Flood, is_new: bool, now: u64, threshold: u64) -> bool {
+        let is_flood = flood.count(is_new, now, threshold, || now + SECOND / 2);
+        // Userspace never hears of an end before there is one.
+        assert!(flood.told.saturating_sub(SECOND / 2) >= flood.until);
+        is_flood
+    }
 
     /// How many of so many new sources, all in one window, met with a flood.
     fn flooded(flood: &mut Flood, sources: usize, at: u64) -> usize {
-        (0..sources).filter(|_| flood.count(true, at, 100)).count()
+        (0..sources).filter(|_| count(flood, true, at, 100)).count()
     }
 
     #[test]
     fn it_begins_above_the_threshold_and_not_at_it() {
-        let mut flood = Flood::default();
-        assert_eq!(flooded(&mut flood, 100, NOW), 0);
-        assert_eq!(flooded(&mut flood, 20, NOW), 20);
+        let flood = &mut Flood::default();
+        assert_eq!(flooded(flood, 100, NOW), 0);
+        assert_eq!(flooded(flood, 20, NOW), 20);
     }
 
     #[test]
     fn sources_that_are_known_count_for_nothing() {
-        let mut flood = Flood::default();
-        assert!((0..1000).all(|_| !flood.count(false, NOW, 100)));
-        assert_eq!(flooded(&mut flood, 101, NOW), 1);
-        assert!(flood.count(false, NOW, 100), "a flood is everybody's");
+        let flood = &mut Flood::default();
+        assert!((0..1000).all(|_| !count(flood, false, NOW, 100)));
+        assert_eq!(flooded(flood, 101, NOW), 1);
+        assert!(count(flood, false, NOW, 100), "a flood is everybody's");
     }
 
     #[test]
     fn windows_begin_at_nothing() {
-        let mut flood = Flood::default();
+        let flood = &mut Flood::default();
         for second in 0..100 {
-            assert_eq!(flooded(&mut flood, 100, NOW + second * SECOND), 0);
+            assert_eq!(flooded(flood, 100, NOW + second * SECOND), 0);
         }
     }
 
     #[test]
     fn half_of_the_threshold_keeps_it_going_and_less_ends_it() {
-        let mut flood = Flood::default();
-        assert_eq!(flooded(&mut flood, 101, NOW), 1);
+        let flood = &mut Flood::default();
+        assert_eq!(flooded(flood, 101, NOW), 1);
         for second in 1..60 {
-            assert_eq!(flooded(&mut flood, 51, NOW + second * SECOND), 51);
+            assert_eq!(flooded(flood, 51, NOW + second * SECOND), 51);
         }
         let last = NOW + 59 * SECOND;
-        assert_eq!(flooded(&mut flood, 50, last + HOLD_NS - 1), 50);
-        assert_eq!(flooded(&mut flood, 50, last + HOLD_NS + SECOND), 0);
+        assert_eq!(flooded(flood, 50, last + HOLD_NS - 1), 50);
+        assert_eq!(flooded(flood, 50, last + HOLD_NS + SECOND), 0);
     }
 
     #[test]
     fn always_and_never() {
-        let mut flood = Flood::default();
-        assert!(flood.count(false, NOW, ALWAYS));
-        assert!((0..1000).all(|_| !flood.count(true, NOW, NEVER)));
+        let flood = &mut Flood::default();
+        assert!(count(flood, false, NOW, ALWAYS));
+        assert!((0..1000).all(|_| !count(flood, true, NOW, NEVER)));
     }
 }

@@ -1,7 +1,7 @@
 //! The packet, in the kernel's memory.
 
 use core::arch::asm;
-use core::ptr::{read_unaligned, write_unaligned};
+use core::ptr::read_unaligned;
 
 use aya_ebpf::helpers::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::XdpContext;
@@ -101,17 +101,7 @@ impl Bytes for InPlace<'_> {
 
 impl Frame for InPlace<'_> {
     #[inline(always)]
-    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
-        let Some(to) = self.place::<N>(at) else {
-            return false;
-        };
-        // SAFETY: as for `View`; nobody else has the packet.
-        unsafe { write_unaligned(to as *mut [u8; N], bytes) };
-        true
-    }
-
-    #[inline(always)]
-    fn write_word(&mut self, at: usize, word: u32) -> bool {
+    fn write(&mut self, at: usize, word: u32) -> bool {
         let Some(to) = self.place::<4>(at) else {
             return false;
         };

@@ -5,7 +5,7 @@
 //! its source may open another connection; [`hash`] says where that source's state lies, [`flood`] whether
 //! there are too many new sources, [`known`] whether a socket must be looked for, and [`answer`] makes a SYN its own
 //! answer. All of it is pure and tested as ordinary Rust; `main.rs` adds the maps, `cookie.rs` the kernel's cookies,
-//! and `frame.rs` the packet.
+//! `note.rs` what userspace is told, and `frame.rs` the packet.
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;

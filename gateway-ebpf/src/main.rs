@@ -13,6 +13,7 @@
 
 mod cookie;
 mod frame;
+mod note;
 
 use core::arch::asm;
 use core::cell::Cell;
@@ -26,24 +27,21 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
-use aya_log_ebpf::debug;
-use aya_log_ebpf::macro_support::{Level, level_enabled};
 
-use gateway_ebpf::abi::{
-    self, Ban, Class, Constants, Entry, Event, Key4, Key6, Offender, Sample, Settings,
-};
+use gateway_ebpf::abi::{self, Ban, Class, Constants, Entry, Key4, Key6, Settings};
 use gateway_ebpf::answer::{Answer, answer};
 use gateway_ebpf::bucket::{self, Admission, WAYS};
 use gateway_ebpf::flood::Flood;
 use gateway_ebpf::hash::{self, Place};
 use gateway_ebpf::open;
-use gateway_ebpf::packet::{self, Address, Fields, Glance};
+use gateway_ebpf::packet::{self, Fields, Glance};
 use gateway_ebpf::verdict::{self, Action, Listener, Reason, Tables, Treatment};
 
 use cookie::make_cookie;
 use frame::{InPlace, View};
+use note::note;
 
 /// Userspace maps the table into its memory (Linux 5.5).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -53,6 +51,9 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 static PORTS: Array<u8> = Array::with_max_entries(1 << 16, 0);
 #[map]
 static LOCALS: HashMap<[u64; 3], u8> = HashMap::with_max_entries(2 * abi::LOCALS_MAX, 0);
+/// The local that each CPU has met last, and how often they had changed.
+#[map]
+static LATEST: PerCpuArray<([u64; 3], u64)> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
@@ -70,13 +71,6 @@ static BANS: HashMap<[u64; 2], Ban> = HashMap::with_max_entries(abi::BANS_MAX, 0
 #[map]
 static COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(abi::INTERFACES_MAX * verdict::SLOTS, 0);
-#[map]
-static OFFENDERS: LruHashMap<[u64; 2], Offender> =
-    LruHashMap::with_max_entries(abi::OFFENDERS_MAX, 0);
-#[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(abi::EVENTS_BYTES, 0);
-#[map]
-static SAMPLES: PerCpuArray<Sample> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static FLOODS: PerCpuArray<Flood> = PerCpuArray::with_max_entries(1, 0);
 
@@ -241,7 +235,20 @@ impl Tables for Maps<'_> {
         let Some([high, low]) = packet.destination(&InPlace(self.context)) else {
             return false;
         };
-        LOCALS.get_ptr([high, low, packet.port().into()]).is_some()
+        let local = [high, low, packet.port().into()];
+        let Some(latest) = LATEST.get_ptr_mut(0) else {
+            return false;
+        };
+        // SAFETY: this CPU's own value of the map; XDP programs are not preempted by each other.
+        let latest = unsafe { &mut *latest };
+        if *latest == (local, self.settings.locals) {
+            return true;
+        }
+        let is_there = LOCALS.get_ptr(local).is_some();
+        if is_there {
+            *latest = (local, self.settings.locals);
+        }
+        is_there
     }
 
     #[inline(always)]
@@ -345,7 +352,7 @@ impl Tables for Maps<'_> {
             return false;
         };
         // SAFETY: this CPU's own value of the map; XDP programs are not preempted by each other.
-        unsafe { (*flood).count(is_new, self.now(), self.settings.flood) }
+        unsafe { (*flood).count(is_new, timer(), self.settings.flood, || self.now()) }
     }
 
     #[inline(always)]
@@ -397,101 +404,6 @@ fn count(interface: u32, slot: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(place * verdict::SLOTS + slot) {
         // SAFETY: this CPU's own word of a map value; XDP programs are not preempted by each other.
         unsafe { *counter += 1 }
-    }
-}
-
-/// Takes down what is refused, or would be: now and then, for each CPU, one packet stands for all since the
-/// last, so that a flood costs nothing more.
-#[inline(always)]
-fn note(context: &XdpContext, interface: u32, packet: &Fields, slot: u32) {
-    let Some(sample) = SAMPLES.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: this CPU's own value of the map, as in `count`.
-    let sample = unsafe { &mut *sample };
-    sample.packets += 1;
-    let now = timer();
-    if now.wrapping_sub(sample.last) >= abi::SAMPLE_NS {
-        sample.last = now;
-        tell(context, interface, packet, slot);
-    }
-}
-
-/// Tells of one packet, for all since the last.
-#[inline(never)]
-fn tell(context: &XdpContext, interface: u32, packet: &Fields, slot: u32) {
-    let Some(sample) = SAMPLES.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: as in `note`.
-    let sample = unsafe { &mut *sample };
-    let packets = core::mem::replace(&mut sample.packets, 0);
-    let source = packet.source();
-    // Those of a flood are invented.
-    if verdict::reason(slot) != Reason::Flood as u32 {
-        offended(hash::source_of(packet, constants()), verdict::action(slot), packets);
-    }
-    if SETTINGS.get(0).is_some_and(|settings| settings.flags & abi::HAS_READER != 0) {
-        match EVENTS.reserve::<Event>(0) {
-            Some(mut event) => {
-                event.write(Event {
-                    source: source.words(),
-                    packets,
-                    interface,
-                    slot,
-                    port: packet.port() as u32,
-                    unused: 0,
-                });
-                event.submit(0);
-            }
-            None => sample.lost += 1,
-        }
-    }
-    log(context, source, verdict::reason(slot));
-}
-
-/// Adds to what a source has been refused.
-#[inline(always)]
-fn offended(source: [u64; 2], action: Action, packets: u64) {
-    let now = clock();
-    let (refused, observed) = match action {
-        Action::Observe => (0, packets),
-        _ => (packets, 0),
-    };
-    let Some(offender) = OFFENDERS.get_ptr_mut(source) else {
-        // It may be full of those that other CPUs are adding; then this one is not told.
-        let _ = OFFENDERS.insert(source, Offender { refused, observed, last: now }, 0);
-        return;
-    };
-    // SAFETY: a value of the map, which lives until this program's run ends; all who write to the first
-    // two words add to them, and any of the times will do for the third.
-    unsafe {
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*offender).refused, refused);
-        atomic_xadd::<u64, u64, { Relaxed }>(&raw mut (*offender).observed, observed);
-        (&raw mut (*offender).last).write_volatile(now);
-    }
-}
-
-/// The same for whoever looks for mistakes. The level is off unless the loader says otherwise, and being
-/// a constant to the verifier, all of this is then removed from the program as it is loaded.
-#[inline(always)]
-fn log(context: &XdpContext, source: Address, reason: u32) {
-    const OVER_LIMIT: u32 = Reason::OverLimit as u32;
-    const TOO_MANY_OPEN: u32 = Reason::TooManyOpen as u32;
-    const DENIED: u32 = Reason::Denied as u32;
-    const BANNED: u32 = Reason::Banned as u32;
-    const FLOOD: u32 = Reason::Flood as u32;
-    if !level_enabled(Level::Debug) {
-        return;
-    }
-    let source = source.mapped();
-    match reason {
-        OVER_LIMIT => debug!(context, "over the limit: {:i}", source),
-        TOO_MANY_OPEN => debug!(context, "too many open: {:i}", source),
-        DENIED => debug!(context, "denied: {:i}", source),
-        BANNED => debug!(context, "banned: {:i}", source),
-        FLOOD => debug!(context, "flood: {:i}", source),
-        _ => debug!(context, "a header is hidden: {:i}", source),
     }
 }
 

@@ -155,8 +155,9 @@ impl Bytes for Copy {
 }
 
 impl Frame for Copy {
-    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
-        self.0.get_mut(at..at + N).map(|place| place.copy_from_slice(&bytes)).is_some()
+    fn write(&mut self, at: usize, word: u32) -> bool {
+        let place = self.0.get_mut(at..at + 4);
+        place.map(|place| place.copy_from_slice(&word.to_ne_bytes())).is_some()
     }
 
     fn resize(&mut self, length: usize) -> bool {

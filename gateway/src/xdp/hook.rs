@@ -74,6 +74,9 @@ pub(super) fn indices_of(interfaces: &[String]) -> Vec<u32> {
     interfaces.iter().filter_map(|interface| index_of(interface).ok()).collect()
 }
 
+/// The index of the loopback, in every namespace (`LOOPBACK_IFINDEX`).
+pub(super) const LOOPBACK: u32 = 1;
+
 /// One interface's description; the kernel's own buffer for it is a page or two.
 const REPLY_BYTES_MAX: usize = 1 << 16;
 

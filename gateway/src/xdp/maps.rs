@@ -19,7 +19,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::list::List;
-use super::{Ban, Count, Offender};
+use super::{Ban, Count, Offender, hook};
 use crate::admission::{Class, Entry, Settings, Source, packet_address, unix_now};
 
 /// Flag in [`abi::Ban::reason`]: only workers keep the ban, as others' packets come from where the source's do. For
@@ -33,6 +33,7 @@ pub(super) struct Maps {
     classes: Mutex<Array<MapData, abi::Class>>,
     /// How long LIMITS is.
     lines: u32,
+    has_loopback: bool,
     list: Mutex<List>,
     bans: Mutex<maps::HashMap<MapData, Source, abi::Ban>>,
     counters: PerCpuArray<MapData, u64>,
@@ -71,8 +72,9 @@ impl Switches {
 }
 
 impl Maps {
-    /// Takes them out of the object, whose table of limits has so many lines.
-    pub fn take(ebpf: &mut Ebpf, lines: u32) -> Result<Self, MapError> {
+    /// Takes them out of the object, whose table of limits has so many lines; `interfaces` are those that packets come
+    /// to.
+    pub fn take(ebpf: &mut Ebpf, lines: u32, interfaces: &[u32]) -> Result<Self, MapError> {
         let map: Array<MapData, abi::Settings> = take(ebpf, abi::SETTINGS)?.try_into()?;
         let value = map.get(&0, 0)?;
         let Map::Array(open) = take(ebpf, abi::OPEN)? else { return Err(MapError::KeyNotFound) };
@@ -87,6 +89,7 @@ impl Maps {
             }),
             classes: Mutex::new(take(ebpf, abi::CLASSES)?.try_into()?),
             lines,
+            has_loopback: interfaces.contains(&hook::LOOPBACK),
             list: Mutex::new(List {
                 v4: take(ebpf, abi::LIST4)?.try_into()?,
                 v6: take(ebpf, abi::LIST6)?.try_into()?,
@@ -153,7 +156,7 @@ impl Maps {
         {
             all.locals.remove(local)?;
         }
-        Ok(())
+        locked(&self.switches).set(|value| value.locals += 1)
     }
 
     /// Changes the limits, and what of all is enforced.
@@ -177,6 +180,8 @@ impl Maps {
         let mut list = locked(&self.list);
         let generation = locked(&self.switches).value.generation ^ 1;
         let hits = list.clear(generation as u8)?;
+        // What comes from this machine itself comes to no other interface, and nothing else is looked up for its sake.
+        let may_come = |entry: &Entry| self.has_loopback || !is_loopback(&entry.network);
         for entry in live {
             let until = entry.until.map_or(u64::MAX, monotonic_ns);
             let treatment = entry.treatment.code();
@@ -186,7 +191,7 @@ impl Maps {
         }
         locked(&self.switches).set(|value| {
             value.generation = generation;
-            set_flag(value, abi::HAS_LIST, !live.is_empty());
+            set_flag(value, abi::HAS_LIST, live.iter().any(may_come));
         })?;
         // A packet may be decided right now that has seen the old generation count. This waits until all such
         // are done (RCU); kernels with `nohz_full` refuse it.
@@ -286,12 +291,20 @@ impl Maps {
     pub fn is_flooded(&self) -> Result<bool, MapError> {
         // By the clock that the program reads: nothing is over here before it is there.
         let (floods, now) = (self.floods.get(&0, 0)?, nanoseconds(ClockId::MonotonicCoarse));
-        Ok(floods.iter().any(|flood| flood.until > now))
+        Ok(floods.iter().any(|flood| flood.told > now))
     }
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, MapError> {
     ebpf.take_map(name).ok_or(MapError::KeyNotFound)
+}
+
+/// Whether all addresses of a network are the machine's own (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3).
+fn is_loopback(network: &IpNet) -> bool {
+    match network {
+        IpNet::V4(network) => network.addr().is_loopback() && network.prefix_len() >= 8,
+        IpNet::V6(network) => network.addr().is_loopback() && network.prefix_len() == 128,
+    }
 }
 
 /// What a map holds is right after each single write, so a panic elsewhere does not spoil it.
@@ -410,6 +423,14 @@ mod tests {
             .collect();
         assert_eq!(everywhere(&many).len(), many.len());
         assert_eq!(local(at("[::ffff:192.0.2.1]:80").0), local(at("192.0.2.1:80").0));
+    }
+
+    #[test]
+    fn what_is_implied_is_not_looked_up_where_it_cannot_come_from() {
+        let of_this_machine = |text: &str| is_loopback(&text.parse().unwrap());
+        assert!(["127.0.0.0/8", "127.0.0.1/32", "::1/128"].into_iter().all(of_this_machine));
+        let others = ["127.0.0.0/7", "0.0.0.0/0", "10.0.0.0/8", "::/0", "::1/127", "fe80::1/128"];
+        assert!(!others.into_iter().any(of_this_machine));
     }
 
     #[test]

@@ -132,8 +132,8 @@ impl Program {
         let mut ebpf =
             loaded.map_err(|error| Error::from_object(error, settings.object.clone()))?;
 
-        let maps =
-            Maps::take(&mut ebpf, lines).map_err(|error| Error::io("open the maps", error))?;
+        let maps = Maps::take(&mut ebpf, lines, &interfaces)
+            .map_err(|error| Error::io("open the maps", error))?;
         maps.set_hash_key(hash_key).map_err(|error| Error::io("write the key", error))?;
         let events = match settings.log_rate {
             0 => None,
