@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "workers look at the keys that are fetched here")]
 
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +119,8 @@ impl Follow {
         loop {
             let dns = self.dns.borrow().clone();
             let fetched = fetch(&self.source.remote, &dns).await;
+            // Who has asked meanwhile is answered, too; not who knows the new keys already and asks for others.
+            let meanwhile: Vec<Ask> = iter::from_fn(|| inbox.try_recv().ok()).collect();
             let max_age = fetched.as_ref().ok().and_then(|fetched| fetched.max_age);
             self.hear(fetched.and_then(|fetched| self.source.put(&fetched.set)));
             let again_in = match self.failure {
@@ -127,9 +130,7 @@ impl Follow {
             if asked.is_some() || self.failure.is_some() {
                 self.source.close_for(refresh_min);
             }
-            // Who has asked meanwhile is answered, too.
-            drop(asked);
-            while inbox.try_recv().is_ok() {}
+            drop((asked, meanwhile));
             asked = self.asked(&mut inbox, Instant::now() + about(again_in)).await;
         }
     }
