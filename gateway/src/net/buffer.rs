@@ -119,7 +119,7 @@ const KEPT_MAX: usize = 512;
 
 /// Bytes a buffer has room for, or a whole head, if that may be longer. 64 KiB is where larger reads stop paying.
 /// What is not written to takes no memory.
-const BUFFER_BYTES: usize = 64 * 1024;
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A worker's buffers. What is taken and not given back is simply freed.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 
-use super::buffer::{Buffer, Buffers};
+use super::buffer::{BUFFER_BYTES, Buffer, Buffers, HEADROOM};
 use super::deadline::Deadline;
 use super::pace::Pace;
 use super::stream::{Reader, Socket, Stream, Writer};
@@ -16,8 +16,8 @@ use crate::sys;
 use crate::tls::session::Taken;
 use crate::tls::{Acceptor, ClientCertificate, Failure, Session};
 
-/// Bytes encrypted before they are sent: what a buffer of a body can hold, head included.
-const PART_BYTES: usize = 64 * 1024 + 256;
+/// Bytes encrypted before they are sent: what a buffer of a body can hold, with a head before it.
+const PART_BYTES: usize = HEADROOM + BUFFER_BYTES;
 
 /// How long an alert may take that says why there is no connection.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(1);

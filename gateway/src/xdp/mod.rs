@@ -11,6 +11,7 @@ mod events;
 mod features;
 mod hook;
 mod inherited;
+mod link;
 mod list;
 mod log;
 mod maps;

@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-use std::{fmt, fs, io};
+use std::{fmt, fs};
 
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpLink;
-use aya::programs::{self, ProgramError, ProgramType, XdpMode};
+use aya::programs::links::FdLink;
+use aya::programs::{self, ProgramError, ProgramType};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use gateway_ebpf::abi::{self, Constants};
@@ -21,7 +20,7 @@ use rustix::io::Errno;
 use super::error::{self, Error};
 use super::maps::Maps;
 use super::pins::{MAPS, Pins};
-use super::{Attachment, Events, Hook, Logs, Settings, clients, hook, log};
+use super::{Attachment, Events, Hook, Logs, Settings, clients, hook, link, log};
 use crate::admission::{self, Counts, Source};
 
 /// Built by `cargo xtask build-ebpf` and committed, so that building the gateway takes no BPF
@@ -307,7 +306,7 @@ impl Program {
             if program.fd().is_err() {
                 continue;
             }
-            match attach_link(program, interface, hook, pin.as_deref()) {
+            match link::attach(program, interface, hook, pin.as_deref()) {
                 Ok((hook, link)) => {
                     let program = program.info().map(|info| info.id());
                     let program = program.map_err(|error| refused(error::chain(&error)))?;
@@ -319,7 +318,7 @@ impl Program {
                     return Err(Error::UnknownInterface { interface: name });
                 }
                 Err(error) => match error::errno(&error) {
-                    Some(Errno::BUSY | Errno::EXIST) => return Err(busy(interface)),
+                    Some(Errno::BUSY | Errno::EXIST) => return Err(link::busy(interface)),
                     Some(Errno::PERM | Errno::ACCESS) => return Err(Error::not_permitted()),
                     _ => last = Some(error::chain(&error)),
                 },
@@ -411,51 +410,6 @@ impl Program {
     }
 }
 
-/// Attaches by a link, which ends with the process unless it is pinned; one that is pinned already gets
-/// the program in the place of its own. Where it runs then, and the link, if it is yet to be pinned.
-fn attach_link(
-    program: &mut programs::Xdp,
-    interface: &str,
-    hook: Hook,
-    pin: Option<&Path>,
-) -> Result<(Hook, Option<FdLink>), ProgramError> {
-    if let Some(pin) = pin
-        && replace(program, pin)
-    {
-        let occupant = hook::occupant(interface).ok().flatten();
-        return Ok((occupant.and_then(|occupant| occupant.hook).unwrap_or(hook), None));
-    }
-    let mode = match hook {
-        Hook::Native => XdpMode::Driver,
-        Hook::Generic => XdpMode::Skb,
-    };
-    let link = program.attach(interface, mode)?;
-    // Where the kernel answers EINVAL, aya 0.14 tries again by netlink. What is attached so outlives
-    // a killed process. Only the name of the link's id tells the two apart.
-    if !format!("{link:?}").contains("FdLinkId") {
-        program.detach(link)?;
-        return Err(ProgramError::IOError(io::Error::other("the kernel makes no link for it")));
-    }
-    if pin.is_none() {
-        return Ok((hook, None));
-    }
-    let link = FdLink::try_from(program.take_link(link)?);
-    link.map(|link| (hook, Some(link)))
-        .map_err(|error| ProgramError::IOError(io::Error::other(error)))
-}
-
-/// Puts the program into a pinned link, in one step for packets. False where there is none, or one
-/// whose interface is gone, which is then removed.
-fn replace(program: &mut programs::Xdp, pin: &Path) -> bool {
-    let Ok(kept) = PinnedLink::from_pin(pin) else { return false };
-    let replaced = XdpLink::try_from(FdLink::from(kept))
-        .is_ok_and(|link| program.attach_to_link(link).is_ok());
-    if !replaced {
-        let _ = fs::remove_file(pin);
-    }
-    replaced
-}
-
 /// Whether the kernel makes SYN cookies without a socket (Linux 6.0), for both versions of IP.
 fn makes_raw_cookies() -> bool {
     let helpers = [
@@ -463,13 +417,6 @@ fn makes_raw_cookies() -> bool {
         BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv6,
     ];
     helpers.into_iter().all(|helper| is_helper_supported(ProgramType::Xdp, helper).unwrap_or(false))
-}
-
-fn busy(interface: &str) -> Error {
-    let occupant = hook::occupant(interface).ok().flatten();
-    let owner =
-        occupant.map_or_else(|| "another XDP program".to_owned(), |occupant| occupant.describe());
-    Error::Busy { interface: interface.to_owned(), owner }
 }
 
 fn not_ours(name: &str) -> Error {
