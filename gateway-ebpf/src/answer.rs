@@ -1,8 +1,8 @@
 //! Turns a SYN into its answer, in its own frame: a reset, or a SYN-ACK with a cookie.
 //!
 //! Whatever TCP options the SYN had are left out of the answer; a tag of a VLAN stays. A SYN-ACK is as long as the SYN,
-//! so that nothing must be moved, and nobody gets more for what others send in their name. Where no option fits, the
-//! largest segment is what it is without one (RFC 9293 §3.7.1).
+//! where that is as long as most, so that nothing must be moved. Where no option fits, the largest segment is what it is
+//! without one (RFC 9293 §3.7.1).
 
 use crate::packet::{Bytes, Fields, NEXT_TCP, TCP_BYTES};
 
@@ -141,23 +141,37 @@ pub fn answer(frame: &mut impl Frame, packet: &Fields, answer: Answer) -> bool {
 }
 
 impl Answer {
-    /// Words of its header; those of the SYN's are in its fourth one.
+    /// Words of its header, one of three numbers, as the verifier follows only constants: those of the SYN's, which are
+    /// in its fourth word, where that is without options or with those of nearly all, else as many as it takes.
     #[inline(always)]
     fn words(self, fourth: u32) -> usize {
         let [first, ..] = fourth.to_ne_bytes();
-        match self {
-            Self::Reset => TCP_BYTES / 4,
-            Self::Cookie { .. } => usize::from(first >> 4).max(TCP_BYTES / 4),
+        match (self, first >> 4) {
+            (Self::Reset, _) | (_, 5) => 5,
+            (_, 10) => 10,
+            _ => 6,
         }
     }
 }
 
 #[inline(always)]
 fn write_ipv4<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
-    let (source, destination) = (frame.word(NETWORK + 12)?, frame.word(NETWORK + 16)?);
     let syn = Start::read(frame, NETWORK + IPV4_BYTES)?;
-    let words = answer.words(syn.fourth);
-    let bytes = IPV4_BYTES + 4 * words;
+    match answer.words(syn.fourth) {
+        5 => write_ipv4_of::<NETWORK, 5>(frame, answer, syn),
+        10 => write_ipv4_of::<NETWORK, 10>(frame, answer, syn),
+        _ => write_ipv4_of::<NETWORK, 6>(frame, answer, syn),
+    }
+}
+
+#[inline(always)]
+fn write_ipv4_of<const NETWORK: usize, const WORDS: usize>(
+    frame: &mut impl Frame,
+    answer: Answer,
+    syn: Start,
+) -> Option<()> {
+    let (source, destination) = (frame.word(NETWORK + 12)?, frame.word(NETWORK + 16)?);
+    let bytes = IPV4_BYTES + 4 * WORDS;
     if !frame.resize(NETWORK + bytes) {
         return None;
     }
@@ -173,18 +187,30 @@ fn write_ipv4<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> O
     put(frame, NETWORK + 8, u32::from_ne_bytes([HOPS, NEXT_TCP, high, low]))?;
     put(frame, NETWORK + 12, destination)?;
     put(frame, NETWORK + 16, source)?;
-    write_segment(frame, NETWORK + IPV4_BYTES, answer, words, syn, addresses)?;
+    write_segment::<WORDS>(frame, NETWORK + IPV4_BYTES, answer, syn, addresses)?;
     turn_back(frame)
 }
 
 #[inline(always)]
 fn write_ipv6<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
     let syn = Start::read(frame, NETWORK + IPV6_BYTES)?;
-    let words = answer.words(syn.fourth);
-    if !frame.resize(NETWORK + IPV6_BYTES + 4 * words) {
+    match answer.words(syn.fourth) {
+        5 => write_ipv6_of::<NETWORK, 5>(frame, answer, syn),
+        10 => write_ipv6_of::<NETWORK, 10>(frame, answer, syn),
+        _ => write_ipv6_of::<NETWORK, 6>(frame, answer, syn),
+    }
+}
+
+#[inline(always)]
+fn write_ipv6_of<const NETWORK: usize, const WORDS: usize>(
+    frame: &mut impl Frame,
+    answer: Answer,
+    syn: Start,
+) -> Option<()> {
+    if !frame.resize(NETWORK + IPV6_BYTES + 4 * WORDS) {
         return None;
     }
-    let [high, low] = (4 * words as u16).to_be_bytes();
+    let [high, low] = (4 * WORDS as u16).to_be_bytes();
     put(frame, NETWORK, u32::from_ne_bytes([0x60, 0, 0, 0]))?;
     put(frame, NETWORK + 4, u32::from_ne_bytes([high, low, NEXT_TCP, HOPS]))?;
     let (mut addresses, mut at) = (0, NETWORK + 8);
@@ -195,7 +221,7 @@ fn write_ipv6<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> O
         addresses += halves(source) + halves(destination);
         at += 4;
     }
-    write_segment(frame, NETWORK + IPV6_BYTES, answer, words, syn, addresses)?;
+    write_segment::<WORDS>(frame, NETWORK + IPV6_BYTES, answer, syn, addresses)?;
     turn_back(frame)
 }
 
@@ -217,11 +243,10 @@ impl Start {
 
 /// The answer's header at `at`, of so many words; `addresses` is the sum of both.
 #[inline(always)]
-fn write_segment(
+fn write_segment<const WORDS: usize>(
     frame: &mut impl Frame,
     at: usize,
     answer: Answer,
-    words: usize,
     syn: Start,
     addresses: u32,
 ) -> Option<()> {
@@ -233,13 +258,13 @@ fn write_segment(
     let ports = u32::from_ne_bytes([c, d, a, b]);
     let own = own.to_be();
     let acknowledged = u32::from_be(syn.sequence).wrapping_add(1).to_be();
-    let rest = ((words as u32) << 28 | (flags as u32) << 16 | window as u32).to_be();
+    let rest = ((WORDS as u32) << 28 | (flags as u32) << 16 | window as u32).to_be();
     put(frame, at, ports)?;
     put(frame, at + 4, own)?;
     put(frame, at + 8, acknowledged)?;
     put(frame, at + 12, rest)?;
     // RFC 9293 §3.1, RFC 8200 §8.1: the addresses, the protocol and the length are in it.
-    let [high, low] = (4 * words as u16).to_be_bytes();
+    let [high, low] = (4 * WORDS as u16).to_be_bytes();
     let pseudo = halves(u32::from_ne_bytes([0, NEXT_TCP, high, low])) + addresses;
     let mut sum = pseudo + halves(ports) + halves(own) + halves(acknowledged) + halves(rest);
     if let Answer::Cookie { mss, .. } = answer {
@@ -247,7 +272,7 @@ fn write_segment(
         let largest = u32::from_ne_bytes([2, 4, high, low]);
         // Zeros end the list of options.
         let mut word = TCP_BYTES / 4;
-        while word < TCP_BYTES_MAX / 4 && word < words {
+        while word < WORDS {
             let option = if word == TCP_BYTES / 4 { largest } else { 0 };
             put(frame, at + 4 * word, option)?;
             sum += halves(option);
