@@ -1,8 +1,8 @@
 //! Turns a SYN into its answer, in its own frame: a reset, or a SYN-ACK with a cookie.
 //!
-//! Whatever TCP options the SYN had are left out of the answer; a tag of a VLAN stays. A SYN-ACK is as long as the SYN,
-//! where that is as long as most, so that nothing must be moved. Where no option fits, the largest segment is what it is
-//! without one (RFC 9293 §3.7.1).
+//! Whatever TCP options the SYN had are left out of the answer; a tag of a VLAN stays. A SYN-ACK is as long as the SYN
+//! if that has no options, or as many as nearly all clients send: then the frame needs no resizing. Without options the
+//! largest segment is what it is by default (RFC 9293 §3.7.1).
 
 use crate::packet::{Bytes, Fields, NEXT_TCP, TCP_BYTES};
 
@@ -131,18 +131,18 @@ pub fn is_plain(packet: &Fields) -> bool {
 pub fn answer(frame: &mut impl Frame, packet: &Fields, answer: Answer) -> bool {
     let is_written = match (packet.network(), packet.is_ipv4()) {
         _ if !is_plain(packet) => None,
-        (14, true) => write_ipv4::<14>(frame, answer),
-        (18, true) => write_ipv4::<18>(frame, answer),
-        (14, false) => write_ipv6::<14>(frame, answer),
-        (18, false) => write_ipv6::<18>(frame, answer),
+        (14, true) => write::<14, IPV4_BYTES>(frame, answer),
+        (18, true) => write::<18, IPV4_BYTES>(frame, answer),
+        (14, false) => write::<14, IPV6_BYTES>(frame, answer),
+        (18, false) => write::<18, IPV6_BYTES>(frame, answer),
         _ => None,
     };
     is_written.is_some()
 }
 
 impl Answer {
-    /// Words of its header, one of three numbers, as the verifier follows only constants: those of the SYN's, which are
-    /// in its fourth word, where that is without options or with those of nearly all, else as many as it takes.
+    /// Words of its header, one of three numbers, as all else that depends on them is to be constant. Those of the SYN's
+    /// are in its fourth word.
     #[inline(always)]
     fn words(self, fourth: u32) -> usize {
         let [first, ..] = fourth.to_ne_bytes();
@@ -154,28 +154,42 @@ impl Answer {
     }
 }
 
+/// `NETWORK` is where the IP header of so many `IP` bytes begins.
 #[inline(always)]
-fn write_ipv4<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
-    let syn = Start::read(frame, NETWORK + IPV4_BYTES)?;
+fn write<const NETWORK: usize, const IP: usize>(
+    frame: &mut impl Frame,
+    answer: Answer,
+) -> Option<()> {
+    let syn = Start::read(frame, NETWORK + IP)?;
     match answer.words(syn.fourth) {
-        5 => write_ipv4_of::<NETWORK, 5>(frame, answer, syn),
-        10 => write_ipv4_of::<NETWORK, 10>(frame, answer, syn),
-        _ => write_ipv4_of::<NETWORK, 6>(frame, answer, syn),
+        5 => write_words::<NETWORK, IP, 5>(frame, answer, syn),
+        10 => write_words::<NETWORK, IP, 10>(frame, answer, syn),
+        _ => write_words::<NETWORK, IP, 6>(frame, answer, syn),
     }
 }
 
 #[inline(always)]
-fn write_ipv4_of<const NETWORK: usize, const WORDS: usize>(
+fn write_words<const NETWORK: usize, const IP: usize, const WORDS: usize>(
     frame: &mut impl Frame,
     answer: Answer,
     syn: Start,
 ) -> Option<()> {
-    let (source, destination) = (frame.word(NETWORK + 12)?, frame.word(NETWORK + 16)?);
-    let bytes = IPV4_BYTES + 4 * WORDS;
-    if !frame.resize(NETWORK + bytes) {
+    if !frame.resize(NETWORK + IP + 4 * WORDS) {
         return None;
     }
-    let [high, low] = (bytes as u16).to_be_bytes();
+    let addresses = match IP {
+        IPV4_BYTES => write_ipv4::<NETWORK, WORDS>(frame)?,
+        _ => write_ipv6::<NETWORK, WORDS>(frame)?,
+    };
+    write_segment::<WORDS>(frame, NETWORK + IP, answer, syn, addresses)?;
+    turn_back(frame)
+}
+
+/// The IP header, of a packet with so many words of TCP; the sum of its addresses.
+#[inline(always)]
+fn write_ipv4<const NETWORK: usize, const WORDS: usize>(frame: &mut impl Frame) -> Option<u32> {
+    let (source, destination) = (frame.word(NETWORK + 12)?, frame.word(NETWORK + 16)?);
+    let [high, low] = ((IPV4_BYTES + 4 * WORDS) as u16).to_be_bytes();
     let first = u32::from_ne_bytes([0x45, 0, high, low]);
     let second = u32::from_ne_bytes([0, 0, 0x40, 0]);
     let third = u32::from_ne_bytes([HOPS, NEXT_TCP, 0, 0]);
@@ -187,29 +201,12 @@ fn write_ipv4_of<const NETWORK: usize, const WORDS: usize>(
     put(frame, NETWORK + 8, u32::from_ne_bytes([HOPS, NEXT_TCP, high, low]))?;
     put(frame, NETWORK + 12, destination)?;
     put(frame, NETWORK + 16, source)?;
-    write_segment::<WORDS>(frame, NETWORK + IPV4_BYTES, answer, syn, addresses)?;
-    turn_back(frame)
+    Some(addresses)
 }
 
+/// The same.
 #[inline(always)]
-fn write_ipv6<const NETWORK: usize>(frame: &mut impl Frame, answer: Answer) -> Option<()> {
-    let syn = Start::read(frame, NETWORK + IPV6_BYTES)?;
-    match answer.words(syn.fourth) {
-        5 => write_ipv6_of::<NETWORK, 5>(frame, answer, syn),
-        10 => write_ipv6_of::<NETWORK, 10>(frame, answer, syn),
-        _ => write_ipv6_of::<NETWORK, 6>(frame, answer, syn),
-    }
-}
-
-#[inline(always)]
-fn write_ipv6_of<const NETWORK: usize, const WORDS: usize>(
-    frame: &mut impl Frame,
-    answer: Answer,
-    syn: Start,
-) -> Option<()> {
-    if !frame.resize(NETWORK + IPV6_BYTES + 4 * WORDS) {
-        return None;
-    }
+fn write_ipv6<const NETWORK: usize, const WORDS: usize>(frame: &mut impl Frame) -> Option<u32> {
     let [high, low] = (4 * WORDS as u16).to_be_bytes();
     put(frame, NETWORK, u32::from_ne_bytes([0x60, 0, 0, 0]))?;
     put(frame, NETWORK + 4, u32::from_ne_bytes([high, low, NEXT_TCP, HOPS]))?;
@@ -221,8 +218,7 @@ fn write_ipv6_of<const NETWORK: usize, const WORDS: usize>(
         addresses += halves(source) + halves(destination);
         at += 4;
     }
-    write_segment::<WORDS>(frame, NETWORK + IPV6_BYTES, answer, syn, addresses)?;
-    turn_back(frame)
+    Some(addresses)
 }
 
 /// What counts of a SYN's header, as it lies there.

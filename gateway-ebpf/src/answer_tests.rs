@@ -156,6 +156,21 @@ fn every_syn_can_be_answered_by_a_cookie() {
 }
 
 #[test]
+fn a_syn_with_other_options_is_answered_with_one() {
+    for count in [4, 8, 12, 16, 24, 40] {
+        let options = [1; 40];
+        let syn = tcp(&options[..count]);
+        for (mut frame, is_ipv4) in [(ipv4(0, 0, &syn), true), (ipv6(0, 0, &syn), false)] {
+            let fields = packet::fields(&frame);
+            let cookie = Answer::Cookie { sequence: 1, mss: 1440 };
+            assert!(answer(&mut frame, &fields, cookie));
+            let (_, segment) = read(&frame, 14, is_ipv4);
+            assert_eq!((segment[12], &segment[20..]), (0x60, &[2, 4, 5, 160][..]), "{count}");
+        }
+    }
+}
+
+#[test]
 fn what_a_syn_brings_along_is_not_sent_back() {
     let cookie = Answer::Cookie { sequence: 1, mss: 1440 };
     for (frame, network, is_ipv4) in syns() {

@@ -472,8 +472,8 @@ const fn is_extension(next: u8) -> bool {
     matches!(next, NEXT_HOP_BY_HOP | NEXT_ROUTING | NEXT_FRAGMENT | NEXT_DESTINATION)
 }
 
-/// The TCP header at `at`, of a packet whose IP header begins at `network`. `end` is where IP says the packet ends: what the frame has beyond it is
-/// padding, which a sender fills as it likes.
+/// The TCP header at `at`, of a packet whose IP header begins at `network`. `end` is where IP says the packet ends: what
+/// the frame has beyond it is padding, which a sender fills as it likes.
 #[inline(always)]
 fn tcp(
     frame: &(impl Bytes + ?Sized),

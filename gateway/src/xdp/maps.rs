@@ -33,6 +33,7 @@ pub(super) struct Maps {
     classes: Mutex<Array<MapData, abi::Class>>,
     /// How long LIMITS is.
     lines: u32,
+    /// Whether the program is on the loopback.
     has_loopback: bool,
     list: Mutex<List>,
     bans: Mutex<maps::HashMap<MapData, Source, abi::Ban>>,
