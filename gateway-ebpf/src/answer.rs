@@ -8,8 +8,10 @@ use crate::packet::{Bytes, Fields, NEXT_TCP, TCP_BYTES};
 
 /// A frame that may be changed.
 pub trait Frame: Bytes {
-    /// Writes four bytes at offset `at`, as the machine has them in memory; `false` where the frame has no such bytes.
-    fn write(&mut self, at: usize, word: u32) -> bool;
+    /// Writes at offset `at` what [`Bytes::words`] reads; `None` where the frame has no such bytes.
+    fn write<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Option<()>;
+    /// How many bytes it has.
+    fn length(&self) -> usize;
     /// Makes the frame `length` bytes long; `false` where that cannot be, and then nothing has changed.
     fn resize(&mut self, length: usize) -> bool;
 }
@@ -34,6 +36,10 @@ pub const IPV4_BYTES: usize = 20;
 pub const IPV6_BYTES: usize = 40;
 /// With all the options that fit.
 const TCP_BYTES_MAX: usize = 60;
+
+/// Ethernet's smallest frame, its checksum included. What is shorter is padded to that when it is sent, and what
+/// padding a frame came with may stay.
+const FRAME_MIN: usize = 64;
 
 const SYN: u16 = 0x02;
 const RST: u16 = 0x04;
@@ -94,12 +100,13 @@ impl Syn {
         let mut word = 0;
         while word < TCP_BYTES_MAX / 4 {
             let is_there = word < TCP_BYTES / 4 || word < count;
-            put(SYN_TCP + word, if is_there { frame.word(transport + 4 * word)? } else { 0 });
+            let [value] = if is_there { frame.words(transport + 4 * word)? } else { [0] };
+            put(SYN_TCP + word, value);
             word += 1;
         }
         let mut word = 0;
         while word < IP / 4 {
-            let value = frame.word(NETWORK + 4 * word)?;
+            let [value] = frame.words(NETWORK + 4 * word)?;
             put(SYN_IP + word, value);
             if word >= ADDRESSES / 4 {
                 put(word - ADDRESSES / 4, value);
@@ -107,7 +114,8 @@ impl Syn {
             word += 1;
         }
         let addresses = (IP - ADDRESSES) / 4;
-        put(addresses, frame.word(transport)?);
+        let [ports] = frame.words(transport)?;
+        put(addresses, ports);
         let (tuple_bytes, ip_bytes) = (4 * (addresses as u64 + 1), IP as u64);
         let syn = Self { tuple_bytes, ip_bytes, tcp_bytes: 4 * count as u64 };
         (count >= TCP_BYTES / 4).then_some(syn)
@@ -160,21 +168,24 @@ fn write<const NETWORK: usize, const IP: usize>(
     frame: &mut impl Frame,
     answer: Answer,
 ) -> Option<()> {
-    let syn = Start::read(frame, NETWORK + IP)?;
-    match answer.words(syn.fourth) {
+    let syn @ [.., fourth] = frame.words::<4>(NETWORK + IP)?;
+    match answer.words(fourth) {
         5 => write_words::<NETWORK, IP, 5>(frame, answer, syn),
         10 => write_words::<NETWORK, IP, 10>(frame, answer, syn),
         _ => write_words::<NETWORK, IP, 6>(frame, answer, syn),
     }
 }
 
+/// An answer whose TCP header has so many `WORDS`, to a SYN whose header begins with these.
 #[inline(always)]
 fn write_words<const NETWORK: usize, const IP: usize, const WORDS: usize>(
     frame: &mut impl Frame,
     answer: Answer,
-    syn: Start,
+    syn: [u32; 4],
 ) -> Option<()> {
-    if !frame.resize(NETWORK + IP + 4 * WORDS) {
+    let length = NETWORK + IP + 4 * WORDS;
+    let is_as_long = (length..=FRAME_MIN.max(length)).contains(&frame.length());
+    if !is_as_long && !frame.resize(length) {
         return None;
     }
     let addresses = match IP {
@@ -188,7 +199,7 @@ fn write_words<const NETWORK: usize, const IP: usize, const WORDS: usize>(
 /// The IP header, of a packet with so many words of TCP; the sum of its addresses.
 #[inline(always)]
 fn write_ipv4<const NETWORK: usize, const WORDS: usize>(frame: &mut impl Frame) -> Option<u32> {
-    let (source, destination) = (frame.word(NETWORK + 12)?, frame.word(NETWORK + 16)?);
+    let [source, destination] = frame.words(NETWORK + 12)?;
     let [high, low] = ((IPV4_BYTES + 4 * WORDS) as u16).to_be_bytes();
     let first = u32::from_ne_bytes([0x45, 0, high, low]);
     let second = u32::from_ne_bytes([0, 0, 0x40, 0]);
@@ -196,11 +207,8 @@ fn write_ipv4<const NETWORK: usize, const WORDS: usize>(frame: &mut impl Frame) 
     let addresses = halves(source) + halves(destination);
     let sum = halves(first) + halves(second) + halves(third) + addresses;
     let [high, low] = (!fold(sum)).to_ne_bytes();
-    put(frame, NETWORK, first)?;
-    put(frame, NETWORK + 4, second)?;
-    put(frame, NETWORK + 8, u32::from_ne_bytes([HOPS, NEXT_TCP, high, low]))?;
-    put(frame, NETWORK + 12, destination)?;
-    put(frame, NETWORK + 16, source)?;
+    let third = u32::from_ne_bytes([HOPS, NEXT_TCP, high, low]);
+    frame.write(NETWORK, [first, second, third, destination, source])?;
     Some(addresses)
 }
 
@@ -208,33 +216,12 @@ fn write_ipv4<const NETWORK: usize, const WORDS: usize>(frame: &mut impl Frame) 
 #[inline(always)]
 fn write_ipv6<const NETWORK: usize, const WORDS: usize>(frame: &mut impl Frame) -> Option<u32> {
     let [high, low] = (4 * WORDS as u16).to_be_bytes();
-    put(frame, NETWORK, u32::from_ne_bytes([0x60, 0, 0, 0]))?;
-    put(frame, NETWORK + 4, u32::from_ne_bytes([high, low, NEXT_TCP, HOPS]))?;
-    let (mut addresses, mut at) = (0, NETWORK + 8);
-    while at < NETWORK + 24 {
-        let (source, destination) = (frame.word(at)?, frame.word(at + 16)?);
-        put(frame, at, destination)?;
-        put(frame, at + 16, source)?;
-        addresses += halves(source) + halves(destination);
-        at += 4;
-    }
-    Some(addresses)
-}
-
-/// What counts of a SYN's header, as it lies there.
-#[derive(Clone, Copy)]
-struct Start {
-    ports: u32,
-    sequence: u32,
-    fourth: u32,
-}
-
-impl Start {
-    #[inline(always)]
-    fn read(frame: &impl Frame, at: usize) -> Option<Self> {
-        let word = |number: usize| frame.word(at + 4 * number);
-        Some(Self { ports: word(0)?, sequence: word(1)?, fourth: word(3)? })
-    }
+    let [a, b, c, d, e, f, g, h] = frame.words(NETWORK + 8)?;
+    let first = u32::from_ne_bytes([0x60, 0, 0, 0]);
+    let second = u32::from_ne_bytes([high, low, NEXT_TCP, HOPS]);
+    frame.write(NETWORK, [first, second, e, f, g, h, a, b, c, d])?;
+    let source = halves(a) + halves(b) + halves(c) + halves(d);
+    Some(source + halves(e) + halves(f) + halves(g) + halves(h))
 }
 
 /// The answer's header at `at`, of so many words; `addresses` is the sum of both.
@@ -243,55 +230,43 @@ fn write_segment<const WORDS: usize>(
     frame: &mut impl Frame,
     at: usize,
     answer: Answer,
-    syn: Start,
+    [ports, sequence, ..]: [u32; 4],
     addresses: u32,
 ) -> Option<()> {
     let (own, flags, window) = match answer {
         Answer::Reset => (0, RST | ACK, 0),
         Answer::Cookie { sequence, .. } => (sequence, SYN | ACK, WINDOW),
     };
-    let [a, b, c, d] = syn.ports.to_ne_bytes();
+    let [a, b, c, d] = ports.to_ne_bytes();
     let ports = u32::from_ne_bytes([c, d, a, b]);
     let own = own.to_be();
-    let acknowledged = u32::from_be(syn.sequence).wrapping_add(1).to_be();
+    let acknowledged = u32::from_be(sequence).wrapping_add(1).to_be();
     let rest = ((WORDS as u32) << 28 | (flags as u32) << 16 | window as u32).to_be();
-    put(frame, at, ports)?;
-    put(frame, at + 4, own)?;
-    put(frame, at + 8, acknowledged)?;
-    put(frame, at + 12, rest)?;
+    let option = match answer {
+        Answer::Cookie { mss, .. } if WORDS > 5 => {
+            let [high, low] = mss.to_be_bytes();
+            u32::from_ne_bytes([2, 4, high, low])
+        }
+        _ => 0,
+    };
     // RFC 9293 §3.1, RFC 8200 §8.1: the addresses, the protocol and the length are in it.
     let [high, low] = (4 * WORDS as u16).to_be_bytes();
     let pseudo = halves(u32::from_ne_bytes([0, NEXT_TCP, high, low])) + addresses;
-    let mut sum = pseudo + halves(ports) + halves(own) + halves(acknowledged) + halves(rest);
-    if let Answer::Cookie { mss, .. } = answer {
-        let [high, low] = mss.to_be_bytes();
-        let largest = u32::from_ne_bytes([2, 4, high, low]);
-        // Zeros end the list of options.
-        let mut word = TCP_BYTES / 4;
-        while word < WORDS {
-            let option = if word == TCP_BYTES / 4 { largest } else { 0 };
-            put(frame, at + 4 * word, option)?;
-            sum += halves(option);
-            word += 1;
-        }
-    }
-    let [high, low] = (!fold(sum)).to_ne_bytes();
-    put(frame, at + 16, u32::from_ne_bytes([high, low, 0, 0]))
+    let header = halves(ports) + halves(own) + halves(acknowledged) + halves(rest);
+    let [high, low] = (!fold(pseudo + header + halves(option))).to_ne_bytes();
+    let checksum = u32::from_ne_bytes([high, low, 0, 0]);
+    // Zeros end the list of options.
+    let words = [ports, own, acknowledged, rest, checksum, option, 0, 0, 0, 0];
+    frame.write::<WORDS>(at, *words.first_chunk()?)
 }
 
 /// Back to where it came from.
 #[inline(always)]
 fn turn_back(frame: &mut impl Frame) -> Option<()> {
-    let word = |number: usize| frame.word(4 * number).map(u32::to_ne_bytes);
-    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (word(0)?, word(1)?, word(2)?);
-    put(frame, 0, u32::from_ne_bytes([g, h, i, j]))?;
-    put(frame, 4, u32::from_ne_bytes([k, l, a, b]))?;
-    put(frame, 8, u32::from_ne_bytes([c, d, e, f]))
-}
-
-#[inline(always)]
-fn put(frame: &mut impl Frame, at: usize, word: u32) -> Option<()> {
-    frame.write(at, word).then_some(())
+    let [first, second, third] = frame.words(0)?.map(u32::to_ne_bytes);
+    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (first, second, third);
+    let words = [[g, h, i, j], [k, l, a, b], [c, d, e, f]];
+    frame.write(0, words.map(u32::from_ne_bytes))
 }
 
 /// The sum of the two words in it.

@@ -2,10 +2,13 @@ use super::*;
 use crate::packet;
 
 impl Frame for Vec<u8> {
-    fn write(&mut self, at: usize, word: u32) -> bool {
-        let Some(place) = self.get_mut(at..at + 4) else { return false };
-        place.copy_from_slice(&word.to_ne_bytes());
-        true
+    fn write<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Option<()> {
+        let place = self.get_mut(at..at + 4 * N)?;
+        place.copy_from_slice(words.map(u32::to_ne_bytes).as_flattened());
+        Some(())
+    }
+    fn length(&self) -> usize {
+        self.len()
     }
     fn resize(&mut self, length: usize) -> bool {
         Vec::resize(self, length, 0xee);
@@ -100,17 +103,16 @@ fn checksum(words: &[u8]) -> u16 {
 
 /// What the answer says, if its checksums are right.
 fn read(frame: &[u8], network: usize, is_ipv4: bool) -> (Vec<u8>, Vec<u8>) {
-    let (addresses, transport) = if is_ipv4 {
+    let (addresses, transport, end) = if is_ipv4 {
         assert_eq!(checksum(&frame[network..network + 20]), 0);
         let length = usize::from(u16::from_be_bytes([frame[network + 2], frame[network + 3]]));
-        assert_eq!(frame.len(), network + length);
-        (frame[network + 12..network + 20].to_vec(), network + 20)
+        (frame[network + 12..network + 20].to_vec(), network + 20, network + length)
     } else {
         let length = usize::from(u16::from_be_bytes([frame[network + 4], frame[network + 5]]));
-        assert_eq!(frame.len(), network + 40 + length);
-        (frame[network + 8..network + 40].to_vec(), network + 40)
+        (frame[network + 8..network + 40].to_vec(), network + 40, network + 40 + length)
     };
-    let segment = &frame[transport..];
+    assert!(frame.len() == end || (end..=64).contains(&frame.len()), "{} of {end}", frame.len());
+    let segment = &frame[transport..end];
     let mut pseudo = addresses.clone();
     pseudo.extend([0, 6, 0, segment.len() as u8]);
     pseudo.extend(segment);
@@ -156,6 +158,19 @@ fn every_syn_can_be_answered_by_a_cookie() {
 }
 
 #[test]
+fn padding_stays() {
+    let frame = ipv4(0, 0, &tcp(&SYN_OPTIONS[..4]));
+    for length in [58, 60, 64, 65] {
+        let mut padded = frame.clone();
+        Vec::resize(&mut padded, length, 0);
+        let fields = packet::fields(&padded);
+        assert!(answer(&mut padded, &fields, Answer::Cookie { sequence: 1, mss: 1440 }));
+        assert_eq!(padded.len(), if length > 64 { 58 } else { length });
+        read(&padded, 14, true);
+    }
+}
+
+#[test]
 fn a_syn_with_other_options_is_answered_with_one() {
     for count in [4, 8, 12, 16, 24, 40] {
         let options = [1; 40];
@@ -174,7 +189,7 @@ fn a_syn_with_other_options_is_answered_with_one() {
 fn what_a_syn_brings_along_is_not_sent_back() {
     let cookie = Answer::Cookie { sequence: 1, mss: 1440 };
     for (frame, network, is_ipv4) in syns() {
-        let mut longer = [&frame[..], b"data"].concat();
+        let mut longer = [&frame[..], &[b'a'; 64]].concat();
         let fields = packet::fields(&longer);
         assert!(answer(&mut longer, &fields, cookie));
         assert_eq!(longer.len(), frame.len());
@@ -226,8 +241,11 @@ fn what_cannot_be_resized_stays_as_it_is() {
         }
     }
     impl Frame for Fixed {
-        fn write(&mut self, at: usize, word: u32) -> bool {
-            self.0.write(at, word)
+        fn write<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Option<()> {
+            self.0.write(at, words)
+        }
+        fn length(&self) -> usize {
+            self.0.len()
         }
         fn resize(&mut self, _: usize) -> bool {
             false
@@ -235,6 +253,9 @@ fn what_cannot_be_resized_stays_as_it_is() {
     }
     for (frame, ..) in syns() {
         let fields = packet::fields(&frame);
+        if frame.len() <= FRAME_MIN.max(fields.transport() + TCP_BYTES) {
+            continue;
+        }
         let mut fixed = Fixed(frame.clone());
         assert!(!answer(&mut fixed, &fields, Answer::Reset));
         assert_eq!(fixed.0, frame);

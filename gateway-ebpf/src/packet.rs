@@ -8,10 +8,14 @@ pub trait Bytes {
     /// `N` bytes from offset `at`, or `None` where the frame has no such bytes.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
 
-    /// Four bytes, as the machine has them in memory.
+    /// `N` times four bytes, as the machine has them in memory.
     #[inline(always)]
-    fn word(&self, at: usize) -> Option<u32> {
-        self.read(at).map(u32::from_ne_bytes)
+    fn words<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (number, word) in words.iter_mut().enumerate() {
+            *word = u32::from_ne_bytes(self.read(at + 4 * number)?);
+        }
+        Some(words)
     }
 }
 
@@ -455,7 +459,8 @@ fn ipv6(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Fields> {
 
 #[inline(always)]
 fn ipv4_source(frame: &(impl Bytes + ?Sized), at: usize) -> Option<Address> {
-    Some(Address::V4(frame.word(at + 12)?.to_ne_bytes()))
+    let [source] = frame.words(at + 12)?;
+    Some(Address::V4(source.to_ne_bytes()))
 }
 
 #[inline(always)]

@@ -155,9 +155,14 @@ impl Bytes for Copy {
 }
 
 impl Frame for Copy {
-    fn write(&mut self, at: usize, word: u32) -> bool {
-        let place = self.0.get_mut(at..at + 4);
-        place.map(|place| place.copy_from_slice(&word.to_ne_bytes())).is_some()
+    fn write<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Option<()> {
+        let place = self.0.get_mut(at..at + 4 * N)?;
+        place.copy_from_slice(words.map(u32::to_ne_bytes).as_flattened());
+        Some(())
+    }
+
+    fn length(&self) -> usize {
+        self.0.len()
     }
 
     fn resize(&mut self, length: usize) -> bool {

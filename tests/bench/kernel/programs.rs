@@ -196,6 +196,13 @@ impl Bytes for Frame<'_> {
         // SAFETY: within the packet, as the verifier has seen.
         (place + N <= self.0.data_end()).then(|| unsafe { read_unaligned(place as *const [u8; N]) })
     }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
+        let (place, end) = (self.0.data() + at, self.0.data_end());
+        // SAFETY: as above.
+        (place + 4 * N <= end).then(|| unsafe { read_unaligned(place as *const [u32; N]) })
+    }
 }
 
 #[cfg(not(test))]
