@@ -102,7 +102,7 @@ pub enum Admission {
 pub fn admit(line: &impl Line, tag: u64, now: u64, limits: Limits) -> Admission {
     let tag = tag & !TIME_MASK;
     for _ in 0..ATTEMPTS {
-        let found = find(line, tag);
+        let found = find(line, tag, now);
         let Some(next) = step(found.state, now, limits) else {
             return Admission::Over;
         };
@@ -116,7 +116,7 @@ pub fn admit(line: &impl Line, tag: u64, now: u64, limits: Limits) -> Admission 
 /// Admits a source whose state others keep changing: first counts, and takes that back where it was too much.
 #[inline(always)]
 fn add(line: &impl Line, tag: u64, now: u64, limits: Limits) -> Admission {
-    let Found { way, state, .. } = find(line, tag);
+    let Found { way, state, .. } = find(line, tag, now);
     if state == 0 {
         return Admission::Contended;
     }
@@ -140,7 +140,7 @@ impl Admission {
 /// How far the time of the source with `tag` lies ahead of `now`, in ticks: 0 for one that owes nothing.
 /// Above the limits' tolerance it is over its limit.
 pub fn debt(line: &impl Line, tag: u64, now: u64) -> u64 {
-    find(line, tag & !TIME_MASK).state.saturating_sub(now)
+    find(line, tag & !TIME_MASK, now).state.saturating_sub(now)
 }
 
 struct Found {
@@ -151,17 +151,22 @@ struct Found {
     state: u64,
 }
 
-/// The way of the source with `tag`, else the way whose source owes least.
+/// The way of the source with `tag`, else that whose source owes least: the first of those that owe nothing, which a CPU
+/// soon predicts.
 #[inline(always)]
-fn find(line: &impl Line, tag: u64) -> Found {
-    let mut least = Found { way: 0, word: line.load(0), state: 0 };
-    if least.word & !TIME_MASK == tag {
-        return Found { state: least.word & TIME_MASK, ..least };
-    }
-    for way in 1..WAYS {
+fn find(line: &impl Line, tag: u64, now: u64) -> Found {
+    let mut words = [0; WAYS];
+    for (way, place) in words.iter_mut().enumerate() {
         let word = line.load(way);
         if word & !TIME_MASK == tag {
             return Found { way, word, state: word & TIME_MASK };
+        }
+        *place = word;
+    }
+    let mut least = Found { way: 0, word: u64::MAX, state: 0 };
+    for (way, word) in words.into_iter().enumerate() {
+        if word & TIME_MASK <= now {
+            return Found { way, word, state: 0 };
         }
         if word & TIME_MASK < least.word & TIME_MASK {
             least = Found { way, word, state: 0 };
@@ -334,6 +339,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn of_those_that_owe_nothing_one_gives_way_again_and_again() {
+        let line = Memory::default();
+        for source in 1..=WAYS as u64 {
+            assert_eq!(admit(&line, source << TIME_BITS, NOW, LIMITS), Admission::New);
+        }
+        let later = NOW + 1000;
+        for invented in 100..200 {
+            assert_eq!(admit(&line, invented << TIME_BITS, later, LIMITS), Admission::New);
+            // Who has asked once owes nothing by now.
+            line[0].store((invented << TIME_BITS) | later, std::sync::atomic::Ordering::Relaxed);
+        }
+        let known =
+            (2..=WAYS as u64).map(|source| admit(&line, source << TIME_BITS, later, LIMITS));
+        assert_eq!(known.collect::<Vec<_>>(), [Admission::Within; WAYS - 1]);
     }
 
     #[test]

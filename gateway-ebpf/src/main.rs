@@ -241,7 +241,8 @@ impl Tables for Maps<'_> {
         };
         // SAFETY: this CPU's own value of the map; XDP programs are not preempted by each other.
         let latest = unsafe { &mut *latest };
-        if *latest == (local, self.settings.locals) {
+        let ([a, b, c], locals) = *latest;
+        if a == local[0] && b == local[1] && c == local[2] && locals == self.settings.locals {
             return true;
         }
         let is_there = LOCALS.get_ptr(local).is_some();
