@@ -33,7 +33,8 @@ pub const KNOWN: &str = "KNOWN";
 pub const ASKED: &str = "ASKED";
 /// Map: the one [`Settings`], changeable while the program runs.
 pub const SETTINGS: &str = "SETTINGS";
-/// Map: an array of [`Line`], a power of two long; its length is set before loading.
+/// Map: an array of [`Line`], a power of two long; its length is set before loading. The first word of each line holds
+/// nothing: the program writes it so that the line comes.
 pub const LIMITS: &str = "LIMITS";
 /// Map: packets by the interface's place and [`crate::verdict::Verdict::slot`], one `u64` per CPU.
 pub const COUNTERS: &str = "COUNTERS";
@@ -51,7 +52,7 @@ pub const CONSTANTS: &str = "CONSTANTS";
 /// What the maps that outlive a process look like. Whoever changes what is in them and not how large it
 /// is adds one to the first number.
 pub const LAYOUT: u32 = digest([
-    2,
+    3,
     size_of::<Settings>(),
     size_of::<Line>(),
     size_of::<Key4>(),
@@ -90,10 +91,12 @@ pub const OFFENDERS_MAX: u32 = 1 << 14;
 pub const EVENTS_BYTES: u32 = 1 << 17;
 /// Places of interfaces in [`COUNTERS`].
 pub const INTERFACES_MAX: u32 = 64;
+/// Places that each CPU remembers of sources which it has refused.
+pub const REFUSED_MAX: u32 = 64;
 /// How long a CPU waits between two samples, in ns.
 pub const SAMPLE_NS: u64 = 10_000_000;
 
-/// One cache line of the limiter's table: the sources that share a set.
+/// One cache line of [`LIMITS`] or [`OPEN`]: the sources that share a set.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub struct Line(pub [u64; WAYS]);

@@ -1,4 +1,4 @@
-//! The limiter: GCRA, one 64-bit word per source, eight sources to a cache line.
+//! The limiter: GCRA, one 64-bit word per source, as many sources to a line of the table as fit into one of the cache.
 //!
 //! A source's whole state is the time at which it will owe nothing (its "theoretical arrival
 //! time", ITU-T I.371). A connection moves that time on by one interval; it is refused when the
@@ -7,13 +7,13 @@
 //!
 //! The table has no list to maintain, no lock, no allocation and cannot fill up: where a line has no
 //! way for a new source, the source that owes least gives up its own. Of invented sources, each seen
-//! once, it takes eight in the line of one that is being limited, a table's worth in all, to let it have
+//! once, it takes a line's worth in that of one that is being limited, a table's worth in all, to let it have
 //! one more, whatever its burst. A new source takes over nothing of that debt: then as many invented
 //! ones in the time of an interval would keep out everybody who is new.
 //!
 //! Pure: the clock and the memory come in as arguments.
 
-/// Sources in one line of the table.
+/// Sources in one line of a table at most: as many as there are words in a line of the cache.
 pub const WAYS: usize = 8;
 
 /// Time is counted in ticks of 2^14 ns, or 16 µs.
@@ -70,8 +70,11 @@ pub const fn step(state: u64, now: u64, limits: Limits) -> Option<u64> {
     if arrival - now > limits.tolerance { None } else { Some(arrival + limits.interval) }
 }
 
-/// The memory of one line of the table. Ways are numbered from 0 to [`WAYS`]` - 1`.
+/// The memory of one line of the table.
 pub trait Line {
+    /// How many ways it has, at most [`WAYS`]. They are numbered from 0.
+    const WAYS: usize = WAYS;
+
     /// Reads a way; any value that was ever stored will do.
     fn load(&self, way: usize) -> u64;
     /// Stores `new` where the way still holds `old`, and says whether it did.
@@ -154,9 +157,9 @@ struct Found {
 /// The way of the source with `tag`, else that whose source owes least: the first of those that owe nothing, which a CPU
 /// soon predicts.
 #[inline(always)]
-fn find(line: &impl Line, tag: u64, now: u64) -> Found {
+fn find<L: Line>(line: &L, tag: u64, now: u64) -> Found {
     let mut words = [0; WAYS];
-    for (way, place) in words.iter_mut().enumerate() {
+    for (way, place) in words.iter_mut().take(L::WAYS).enumerate() {
         let word = line.load(way);
         if word & !TIME_MASK == tag {
             return Found { way, word, state: word & TIME_MASK };
@@ -164,7 +167,7 @@ fn find(line: &impl Line, tag: u64, now: u64) -> Found {
         *place = word;
     }
     let mut least = Found { way: 0, word: u64::MAX, state: 0 };
-    for (way, word) in words.into_iter().enumerate() {
+    for (way, word) in words.into_iter().take(L::WAYS).enumerate() {
         if word & TIME_MASK <= now {
             return Found { way, word, state: 0 };
         }

@@ -28,24 +28,40 @@ static ASKED: Array<u64> = Array::with_max_entries(known::LISTENERS, 0);
 /// full, unless `net.ipv4.tcp_syncookies` is 2.
 #[inline(never)]
 pub fn make_cookie(context: &XdpContext, packet: &Fields) -> u64 {
-    // The verifier knows the constant, and where it is 0 does not look at helpers that are not there.
-    if constants().raw_cookies == 0 {
-        return ask(context, packet);
-    }
-    let Some(destination) = packet.destination(&InPlace(context)) else { return 0 };
-    let (index, word) = known::listener(destination, packet.port() as u16, timer());
-    let Some(asked) = ASKED.get_ptr_mut(index) else { return 0 };
-    // SAFETY: a word of the map, which lives until this program's run ends; volatile, as another CPU may write
-    // it at any time.
-    if unsafe { asked.read_volatile() } == word && is_unknown(packet) {
-        return make(context, packet);
+    match make_quickly(context, packet) {
+        0 => {}
+        cookie => return cookie,
     }
     let cookie = ask(context, packet);
-    if cookie != 0 {
-        // SAFETY: as above.
+    if cookie != 0
+        && let Some((asked, word)) = asked(context, packet)
+    {
+        // SAFETY: a word of the map, which lives until this program's run ends; volatile, as another CPU may read it
+        // at any time.
         unsafe { asked.write_volatile(word) };
     }
     cookie
+}
+
+/// The same without looking for a socket; 0 also where that cannot be.
+#[inline(never)]
+pub fn make_quickly(context: &XdpContext, packet: &Fields) -> u64 {
+    // SAFETY: as above, and may write it.
+    let is_asked = asked(context, packet)
+        .is_some_and(|(asked, word)| unsafe { asked.read_volatile() } == word);
+    if is_asked && is_unknown(packet) { make(context, packet) } else { 0 }
+}
+
+/// Where it is remembered that the listener has made a cookie, and what stands there then.
+#[inline(always)]
+fn asked(context: &XdpContext, packet: &Fields) -> Option<(*mut u64, u64)> {
+    // The verifier knows the constant, and where it is 0 does not look at helpers that are not there.
+    if constants().raw_cookies == 0 {
+        return None;
+    }
+    let destination = packet.destination(&InPlace(context))?;
+    let (index, word) = known::listener(destination, packet.port() as u16, timer());
+    Some((ASKED.get_ptr_mut(index)?, word))
 }
 
 /// Whether whoever sent it has no connection here.

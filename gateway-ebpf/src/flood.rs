@@ -46,7 +46,7 @@ impl Flood {
         clock: impl FnOnce() -> u64,
     ) -> bool {
         if threshold == NEVER || threshold == ALWAYS {
-            return threshold == ALWAYS;
+            return self.is_on(now, threshold);
         }
         let window = now >> WINDOW_SHIFT;
         if self.window != window {
@@ -61,7 +61,17 @@ impl Flood {
                 self.told = clock() + HOLD_NS + WINDOW_NS;
             }
         }
-        now < self.until
+        self.is_on(now, threshold)
+    }
+
+    /// Whether there is a flood, as far as is known before a connection is counted.
+    #[inline(always)]
+    pub const fn is_on(&self, now: u64, threshold: u64) -> bool {
+        match threshold {
+            NEVER => false,
+            ALWAYS => true,
+            _ => now < self.until,
+        }
     }
 }
 

@@ -39,7 +39,7 @@ use gateway_ebpf::open;
 use gateway_ebpf::packet::{self, Fields, Glance};
 use gateway_ebpf::verdict::{self, Action, Listener, Reason, Tables, Treatment};
 
-use cookie::make_cookie;
+use cookie::{make_cookie, make_quickly};
 use frame::{InPlace, View};
 use note::note;
 
@@ -73,6 +73,9 @@ static COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(abi::INTERFACES_MAX * verdict::SLOTS, 0);
 #[map]
 static FLOODS: PerCpuArray<Flood> = PerCpuArray::with_max_entries(1, 0);
+/// Where the sources have their state that each CPU has refused of late during a flood.
+#[map]
+static REFUSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(abi::REFUSED_MAX, 0);
 
 #[unsafe(no_mangle)]
 static CONSTANTS: Global<Constants> = Global::new(Constants {
@@ -137,7 +140,8 @@ fn fields(start: usize, end: usize) -> Fields {
 
 #[inline(never)]
 fn judge(context: &XdpContext, packet: &Fields) -> u32 {
-    let mut slot = decide(context, packet);
+    let decided = decide(context, packet);
+    let (mut slot, cookie) = ((decided >> COOKIE_BITS) as u32, decided & COOKIE_MASK);
     let mut action = XDP_PASS;
     match verdict::action(slot) {
         Action::Pass | Action::Observe => {}
@@ -147,11 +151,15 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
             slot = verdict::reason(slot);
             action = XDP_DROP;
         }
-        Action::Cookie => match make_cookie(context, packet) {
-            cookie if cookie != 0 && reply(context, packet, cookie) => action = XDP_TX,
-            // The kernel does what it can.
-            _ => slot = Reason::WithinLimit as u32,
-        },
+        Action::Cookie => {
+            let cookie = if cookie == 0 { make_cookie(context, packet) } else { cookie };
+            if cookie != 0 && reply(context, packet, cookie) {
+                action = XDP_TX;
+            } else {
+                // The kernel does what it can.
+                slot = Reason::WithinLimit as u32;
+            }
+        }
     }
     let interface = interface(context);
     count(interface, slot);
@@ -161,13 +169,24 @@ fn judge(context: &XdpContext, packet: &Fields) -> u32 {
     action
 }
 
-/// The verdict, by its counter.
+/// How much of a word a cookie with its largest segment takes.
+const COOKIE_BITS: u32 = 48;
+const COOKIE_MASK: u64 = (1 << COOKIE_BITS) - 1;
+
+/// The verdict, by its counter, above a cookie, if one has been made meanwhile.
 #[inline(never)]
-fn decide(context: &XdpContext, packet: &Fields) -> u32 {
+fn decide(context: &XdpContext, packet: &Fields) -> u64 {
     // Always there: the map has its one entry.
     let settings = SETTINGS.get(0).copied().unwrap_or_default();
-    let maps = Maps { context, settings, now: Cell::new(0) };
-    verdict::decide(packet, &maps).slot()
+    let maps = Maps {
+        context,
+        settings,
+        now: Cell::new(0),
+        expects_cookie: Cell::new(false),
+        cookie: Cell::new(0),
+    };
+    let slot = verdict::decide(packet, &maps).slot();
+    u64::from(slot) << COOKIE_BITS | maps.cookie.get() & COOKIE_MASK
 }
 
 /// Answers with a cookie, as [`make_cookie`] returns it, or with a reset for 0.
@@ -193,6 +212,10 @@ struct Maps<'a> {
     settings: Settings,
     /// 0 until somebody asks for it.
     now: Cell<u64>,
+    /// Whether the packet is most likely to be answered by a cookie.
+    expects_cookie: Cell<bool>,
+    /// The cookie if it has been made, else 0.
+    cookie: Cell<u64>,
 }
 
 impl Maps<'_> {
@@ -204,6 +227,34 @@ impl Maps<'_> {
         }
         self.now.get()
     }
+
+    /// Whether there is a flood, which cookies answer, and this one is not from a source that has more than its due.
+    #[inline(always)]
+    fn expects_cookie(&self, place: Place) -> bool {
+        self.settings.flags & abi::ENFORCE_COOKIES != 0
+            // SAFETY: this CPU's own values of the maps; XDP programs are not preempted by each other.
+            && FLOODS
+                .get_ptr(0)
+                .is_some_and(|flood| unsafe { (*flood).is_on(timer(), self.settings.flood) })
+            // SAFETY: as above.
+            && refused(place).is_some_and(|refused| unsafe { *refused } != place.tag())
+    }
+}
+
+/// Where this CPU remembers a source that it has refused, or another one.
+#[inline(always)]
+fn refused(place: Place) -> Option<*mut u64> {
+    REFUSED.get_ptr_mut(place.tag() as u32 % abi::REFUSED_MAX)
+}
+
+#[inline(always)]
+fn limits_line(place: Place, class: &Class) -> Option<LimitsLine> {
+    LIMITS.get_ptr_mut(place.line(class)).map(|line| Line(line.cast()))
+}
+
+#[inline(always)]
+fn open_line(place: Place) -> Option<OpenLine> {
+    OPEN.get_ptr_mut(place.open_line(constants())).map(|line| Line(line.cast()))
 }
 
 /// The time in ns by the monotonic clock, which userspace writes by, too. The coarse one (Linux 5.11) costs half of
@@ -295,18 +346,27 @@ impl Tables for Maps<'_> {
         hash::place(source, class, constants())
     }
 
-    /// There is no instruction for it, but a load that nothing waits for does the same: the CPU goes on with some
-    /// hundred instructions behind it meanwhile.
+    /// There is no instruction for it. A store does as much: the CPU goes on while the line comes. But only one CPU at a
+    /// time can have a line that it writes, while all can have one that they read, as they do that of a source which all
+    /// refuse. So stores are for floods, and for sources that are most likely written anyway. A load that nothing waits
+    /// for does a part: the CPU goes on with some hundred instructions behind it.
     #[inline(always)]
     fn fetch(&self, place: Place, class: &Class) {
-        let touch = |line: Option<*mut abi::Line>| {
-            if let Some(line) = line {
-                let _ = bucket::Line::load(&Line(line.cast()), 0);
-            }
-        };
-        touch(LIMITS.get_ptr_mut(place.line(class)));
-        if class.connections_max != 0 {
-            touch(OPEN.get_ptr_mut(place.open_line(constants())));
+        self.expects_cookie.set(self.expects_cookie(place));
+        if let Some(line) = limits_line(place, class) {
+            if self.expects_cookie.get() { line.write() } else { line.touch() }
+        }
+        if class.connections_max != 0
+            && let Some(line) = open_line(place)
+        {
+            line.touch();
+        }
+    }
+
+    #[inline(always)]
+    fn meanwhile(&self, packet: &Fields) {
+        if self.expects_cookie.get() {
+            self.cookie.set(make_quickly(self.context, packet));
         }
     }
 
@@ -333,18 +393,25 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn open(&self, place: Place) -> u32 {
         // Always there, as the mask keeps lines within the table.
-        OPEN.get_ptr_mut(place.open_line(constants()))
-            .map_or(0, |line| open::count(&Line(line.cast()), place.tag()))
+        open_line(place).map_or(0, |line| open::count(&line, place.tag()))
     }
 
     #[inline(always)]
     fn admit(&self, place: Place, class: &Class) -> Admission {
-        let Some(line) = LIMITS.get_ptr_mut(place.line(class)) else {
+        let Some(line) = limits_line(place, class) else {
             // Cannot be, as above.
             return Admission::Contended;
         };
         let now = bucket::ticks(timer());
-        bucket::admit(&Line(line.cast()), place.tag(), now, class.limits)
+        let admission = bucket::admit(&line, place.tag(), now, class.limits);
+        if admission == Admission::Over
+            && self.expects_cookie.get()
+            && let Some(refused) = refused(place)
+        {
+            // SAFETY: this CPU's own word of a map value; XDP programs are not preempted by each other.
+            unsafe { *refused = place.tag() };
+        }
+        admission
     }
 
     #[inline(always)]
@@ -362,18 +429,36 @@ impl Tables for Maps<'_> {
     }
 }
 
-/// The first way of a line of LIMITS or OPEN.
-struct Line(*mut u64);
+/// A line of memory, whose `FIRST` words are no ways.
+struct Line<const FIRST: usize>(*mut u64);
 
-impl Line {
+type LimitsLine = Line<1>;
+type OpenLine = Line<0>;
+
+impl<const FIRST: usize> Line<FIRST> {
     /// The mask keeps the verifier content, and the pointer within the line.
     #[inline(always)]
     fn way(&self, way: usize) -> *mut u64 {
-        self.0.wrapping_add(way & (WAYS - 1))
+        self.0.wrapping_add((FIRST + way) & (WAYS - 1))
+    }
+
+    #[inline(always)]
+    fn touch(&self) {
+        let _ = bucket::Line::load(self, 0);
     }
 }
 
-impl bucket::Line for Line {
+impl LimitsLine {
+    #[inline(always)]
+    fn write(&self) {
+        // SAFETY: the first word of a map value, which lives as long as the program; nobody reads it.
+        unsafe { self.0.write_volatile(0) }
+    }
+}
+
+impl<const FIRST: usize> bucket::Line for Line<FIRST> {
+    const WAYS: usize = WAYS - FIRST;
+
     #[inline(always)]
     fn load(&self, way: usize) -> u64 {
         // SAFETY: the pointer is one of the eight aligned words of a map value, which lives as long

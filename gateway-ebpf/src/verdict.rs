@@ -23,6 +23,9 @@ pub trait Tables {
     /// has not been seen of late is in no cache; only memory that is slow has anything to do.
     #[inline(always)]
     fn fetch(&self, _place: Place, _class: &Class) {}
+    /// Says that it is asked for next. What most get in a flood can be made until it is there.
+    #[inline(always)]
+    fn meanwhile(&self, _packet: &Fields) {}
     /// Whether the source is banned now.
     fn is_banned(&self, source: [u64; 2]) -> bool;
     /// The limits of a class.
@@ -374,6 +377,7 @@ fn connection(packet: &Fields, listener: Listener, tables: &impl Tables) -> Verd
         }
         observed = observed.or(Some(Reason::TooManyOpen));
     }
+    tables.meanwhile(packet);
     let (reason, is_new) = match tables.admit(place, &limits) {
         Admission::Over if limits.flags & abi::ENFORCE_RATE != 0 => {
             return Verdict::refuse(Reason::OverLimit, limits.flags);

@@ -163,6 +163,38 @@ fn cookies_begin_and_end_with_a_flood() {
 }
 
 #[test]
+fn a_flood_changes_nobodys_limit() {
+    let Some(net) = Net::new() else { return };
+    let _nothing = nothing(&net.clients);
+    let mut setup = settings(2, true);
+    (setup.sources.flood, setup.sources.enforce_cookies) = (flood::ALWAYS, true);
+    (setup.class().resets, setup.class().connection_rate) = (true, 1.0);
+    let xdp = attach(&net, setup, Mode::Native);
+    sysctl(&net.gateway, "tcp_syncookies", "2");
+    echo(&net.gateway, GATEWAY_V4);
+    let try_to = |client| connect(&net, client_v4(client), GATEWAY_V4);
+    let refused = || packets(xdp.program(), Action::Reset, Reason::OverLimit);
+    for client in [2, 3] {
+        let (begun, before) = (Instant::now(), refused());
+        (0..2).for_each(|_| says_hello(&try_to(client).expect("within the limit")));
+        // Of who has been refused once no cookie is made any more before it is known whether there will be one.
+        while refused() < before + 4 {
+            let _ = try_to(client);
+            assert!(begun.elapsed() < PATIENCE, "it is not held to its limit");
+        }
+        // It is not refused for longer than it deserves, and others never were.
+        let stream = loop {
+            match try_to(client) {
+                Ok(stream) => break stream,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+            }
+            assert!(begun.elapsed() < PATIENCE, "it stays refused");
+        };
+        says_hello(&stream);
+    }
+}
+
+#[test]
 fn a_flood_is_observed_before_it_is_answered() {
     let Some(net) = Net::new() else { return };
     let mut setup = settings(1000, false);
