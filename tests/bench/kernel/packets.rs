@@ -72,7 +72,7 @@ pub fn measure(rounds: usize) -> String {
     }
     let _ = writeln!(
         text,
-        "\nIts maps take {megabytes:.1} MB of memory, with a table for a million sources."
+        "\nIts maps take {megabytes:.1} MB of memory, with a table for 900,000 sources."
     );
     text + &one_packet(&own, rounds)
 }
