@@ -4,17 +4,8 @@
 //! if that has no options, or as many as nearly all clients send: then the frame needs no resizing. Without options the
 //! largest segment is what it is by default (RFC 9293 §3.7.1).
 
-use crate::packet::{Bytes, Fields, NEXT_TCP, TCP_BYTES};
-
-/// A frame that may be changed.
-pub trait Frame: Bytes {
-    /// Writes at offset `at` what [`Bytes::words`] reads; `None` where the frame has no such bytes.
-    fn write<const N: usize>(&mut self, at: usize, words: [u32; N]) -> Option<()>;
-    /// How many bytes it has.
-    fn length(&self) -> usize;
-    /// Makes the frame `length` bytes long; `false` where that cannot be, and then nothing has changed.
-    fn resize(&mut self, length: usize) -> bool;
-}
+use crate::bytes::{Bytes, Frame};
+use crate::packet::{Fields, NEXT_TCP, TCP_BYTES};
 
 /// What to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

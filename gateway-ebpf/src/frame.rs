@@ -6,8 +6,7 @@ use core::ptr::read_unaligned;
 use aya_ebpf::helpers::bpf_xdp_adjust_tail;
 use aya_ebpf::programs::XdpContext;
 
-use gateway_ebpf::answer::Frame;
-use gateway_ebpf::packet::Bytes;
+use gateway_ebpf::bytes::{Bytes, Frame};
 
 /// The packet, by the addresses the kernel gives.
 pub struct View {

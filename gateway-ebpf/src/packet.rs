@@ -3,27 +3,7 @@
 //! The same code reads a slice in tests and packet memory in the kernel. It is written for the
 //! verifier as well: every read checks a whole header of fixed size, every loop has a bound.
 
-/// Bytes that may or may not be there.
-pub trait Bytes {
-    /// `N` bytes from offset `at`, or `None` where the frame has no such bytes.
-    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
-
-    /// `N` times four bytes, as the machine has them in memory.
-    #[inline(always)]
-    fn words<const N: usize>(&self, at: usize) -> Option<[u32; N]> {
-        let mut words = [0; N];
-        for (number, word) in words.iter_mut().enumerate() {
-            *word = u32::from_ne_bytes(self.read(at + 4 * number)?);
-        }
-        Some(words)
-    }
-}
-
-impl Bytes for [u8] {
-    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        self.get(at..)?.first_chunk().copied()
-    }
-}
+use crate::bytes::Bytes;
 
 /// What a frame is to a connection limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

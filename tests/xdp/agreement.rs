@@ -13,10 +13,11 @@ use aya::programs::{TestRun, TestRunOptions};
 use gateway::admission::lists::live;
 use gateway::admission::{self, Counts, Sources, Treatment, unix_now};
 use gateway::xdp::{Ban, Program};
-use gateway_ebpf::answer::{Answer, Frame, answer};
+use gateway_ebpf::answer::{Answer, answer};
 use gateway_ebpf::bucket::{Admission, Limits, WAYS, admit};
+use gateway_ebpf::bytes::{Bytes, Frame};
 use gateway_ebpf::hash::Place;
-use gateway_ebpf::packet::{Address, Bytes, Fields, decode, fields};
+use gateway_ebpf::packet::{Address, Fields, decode, fields};
 use gateway_ebpf::verdict::{Action, Listener, Reason, Tables, Verdict, decide};
 use gateway_ebpf::{abi, flood, hash};
 

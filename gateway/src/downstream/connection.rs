@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::prologue::{self, Peer};
-use super::{Current, Shared, serve};
+use super::{Current, Shared, record, serve};
 use crate::exchange::{Error, Resources};
 use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
@@ -124,7 +124,7 @@ impl Connection {
             return;
         }
         match error.status() {
-            None => serve::note_refusal(shared, self, error),
+            None => record::refusal(shared, self, error),
             Some(_) => {
                 serve::refuse(shared, self, error).await;
             }

@@ -6,6 +6,7 @@ pub mod connection;
 mod current;
 mod inquiry;
 mod prologue;
+mod record;
 mod route;
 mod serve;
 

@@ -1,15 +1,14 @@
 //! **Read this first.** One request, from its head to its log line: a straight list of steps with
 //! one exit.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use super::connection::{Connection, Next};
 use super::prologue::Peer;
-use super::{Listener, Route, Shared, route};
+use super::{Listener, Route, Shared, record, route};
 use crate::action::compose::{Asking, Compose};
 use crate::action::forward::{Forward, Forwarded};
 use crate::action::mirror::Mirror;
@@ -20,8 +19,7 @@ use crate::exchange::{Context, Error, Identity, Request, request_id, template};
 use crate::http::forward::Client;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
-use crate::http::head::{Method, RequestHead, Version, is_persistent, values};
-use crate::http::headers::Name;
+use crate::http::head::{Method, RequestHead, Version, is_persistent};
 use crate::http::{Reject, upgrade};
 use crate::net::{Deadline, Reader, rt};
 use crate::policy::Verdict;
@@ -38,7 +36,7 @@ pub(super) async fn serve(
 ) -> Next {
     let resources = &shared.resources;
     let begun = Instant::now();
-    let in_flight = InFlight::new(shared);
+    let in_flight = record::InFlight::new(shared);
     let context = Context::default();
     if matches!(framing, Framing::Empty | Framing::Length(0)) {
         context.request_read.set(true);
@@ -99,9 +97,9 @@ pub(super) async fn serve(
     };
 
     let duration = begun.elapsed();
-    count(shared, context.status.get(), duration);
+    record::count(shared, context.status.get(), duration);
     let bodies = (context.bytes_in.get(), context.bytes_out.get());
-    note_traffic(shared, source, context.status.get(), bodies);
+    record::traffic(shared, source, context.status.get(), bodies);
     if !banned {
         shared.note_status(context.status.get(), source, peer.socket);
     }
@@ -111,7 +109,7 @@ pub(super) async fn serve(
         observed: &observed,
         target: logged.as_deref().unwrap_or_else(|| head.target_text.of(bytes)),
         error: error.map(|error| reason.as_deref().unwrap_or(error.message())),
-        ..entry(shared, &request, &context, duration)
+        ..record::entry(shared, &request, &context, duration)
     });
     drop(in_flight);
     connection.advance(head.len, &surplus);
@@ -396,72 +394,11 @@ pub(super) async fn refuse(shared: &Rc<Shared>, connection: &mut Connection, err
     let Some(status) = error.status() else { return Next::Close };
     resources.metrics.requests_rejected.add(1);
     let sent = responder::refuse(&mut connection.stream.writer, resources, status).await;
-    count(shared, status, Duration::ZERO);
+    record::count(shared, status, Duration::ZERO);
     let client = connection.peer.source;
-    note_traffic(shared, client, status, (0, 0));
-    shared.log(|| Entry { status, error: Some(error.message()), ..unknown(client) });
+    record::traffic(shared, client, status, (0, 0));
+    shared.log(|| Entry { status, error: Some(error.message()), ..record::unknown(client) });
     if sent.is_ok() { Next::Linger } else { Next::Close }
-}
-
-/// Takes down a connection that is closed without a word.
-pub(super) fn note_refusal(shared: &Rc<Shared>, connection: &Connection, error: Error) {
-    shared.resources.metrics.requests_rejected.add(1);
-    let client = connection.peer.source;
-    shared.note_offence(error, client, connection.peer.socket);
-    shared.log(|| Entry { error: Some(error.message()), ..unknown(client) });
-}
-
-/// Counts a request that has ended, whatever its outcome.
-fn count(shared: &Shared, status: u16, duration: Duration) {
-    let metrics = &shared.resources.metrics;
-    if let Some(counter) = metrics.responses.get(usize::from(status)) {
-        counter.add(1);
-    }
-    // How long a tunnel lives says nothing about how fast requests are answered.
-    if status != 101 {
-        metrics.request_duration.record(duration);
-    }
-}
-
-/// Counts a request for its source, while somebody looks; `bytes` of its body and of the answer's.
-fn note_traffic(shared: &Shared, client: SocketAddr, status: u16, bytes: (u64, u64)) {
-    if !shared.traffic.is_watched() {
-        return;
-    }
-    shared.traffic.note(shared.sources.source(client.ip()), |tally| {
-        tally.requests += 1;
-        tally.client_errors += u64::from((400..500).contains(&status));
-        tally.bytes_in += bytes.0;
-        tally.bytes_out += bytes.1;
-    });
-}
-
-/// What the access log says of an exchange.
-fn entry<'a>(
-    shared: &'a Shared,
-    request: &Request<'a>,
-    context: &'a Context,
-    duration: Duration,
-) -> Entry<'a> {
-    let Request { head, bytes, .. } = *request;
-    let upstream = context.upstream.get().and_then(|index| shared.upstreams.get(index));
-    Entry {
-        method: head.method_name.of(bytes),
-        host: head.authority.map(|authority| authority.of(bytes)).unwrap_or_default(),
-        user_agent: values(&head.fields, bytes, Name::UserAgent).next().unwrap_or_default(),
-        referer: values(&head.fields, bytes, Name::Referer).next().unwrap_or_default(),
-        version_minor: u8::from(head.version == Version::Http11),
-        status: context.status.get(),
-        bytes_in: context.bytes_in.get(),
-        bytes_out: context.bytes_out.get(),
-        duration,
-        upstream: upstream.map(|upstream| &*upstream.name),
-        endpoint: context.endpoint.get(),
-        upstream_duration: context.upstream_duration.get(),
-        identity: request.identity(),
-        request_id: request.client.request_id,
-        ..unknown(request.source)
-    }
 }
 
 /// What a client asked for, with another query.
@@ -470,47 +407,4 @@ fn with_query(request: &Request<'_>, query: &[u8]) -> Vec<u8> {
     let text = head.target_text.of(bytes);
     let own = head.target.query.of(bytes);
     [text.strip_suffix(own).unwrap_or(text), query].concat()
-}
-
-/// What it says of a client whose request could not be read.
-fn unknown(client: SocketAddr) -> Entry<'static> {
-    Entry {
-        time: SystemTime::now(),
-        client,
-        method: b"",
-        target: b"",
-        host: b"",
-        user_agent: b"",
-        referer: b"",
-        version_minor: 1,
-        status: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        duration: Duration::ZERO,
-        upstream: None,
-        endpoint: None,
-        upstream_duration: None,
-        identity: "",
-        request_id: b"",
-        error: None,
-        observed: "",
-    }
-}
-
-/// Counts a request as in flight, also when its task ends by a panic.
-struct InFlight<'a>(&'a Shared);
-
-impl<'a> InFlight<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.resources.metrics.requests_in_flight.add(1);
-        shared.resources.deadlines.request_begun();
-        Self(shared)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.resources.metrics.requests_in_flight.sub(1);
-        self.0.resources.deadlines.request_ended();
-    }
 }

@@ -14,7 +14,8 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 
-use gateway_ebpf::packet::{self, Bytes};
+use gateway_ebpf::bytes::Bytes;
+use gateway_ebpf::packet;
 
 /// Looks at the clock before a packet that is not due is sent all the same.
 const WAIT_MAX: u32 = 4096;
