@@ -232,7 +232,7 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 
-    /// Lets it read another configuration and waits until it has applied or refused it.
+    /// Lets it read another configuration and waits until it has applied or refused it, and said so.
     #[track_caller]
     pub fn reload(&self, setup: Setup) {
         let (_, cores) = self.file.as_ref().unwrap();
@@ -243,9 +243,18 @@ impl Gateway {
     #[track_caller]
     pub fn reload_text(&self, text: &str) {
         let before = self.metric("gateway_reloads_total");
+        let told = || {
+            let tells = |line: &&str| {
+                line.contains("configuration reloaded") || line.contains("not reloaded: ")
+            };
+            self.log().lines().filter(tells).count()
+        };
+        let told_before = told();
         std::fs::write(&self.file.as_ref().unwrap().0, text).unwrap();
         self.signal(Signal::HUP);
         self.wait_for_metric("gateway_reloads_total", before + 1.0);
+        // It counts before it tells, and what it tells comes by a pipe.
+        until("the line that says so", || told() > told_before);
     }
 
     /// Everything it has printed so far.
